@@ -1,0 +1,23 @@
+"""What all tests share. Warnings are errors, and a hang fails: pyproject.toml says so."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="run the long proofs at full size (make prove)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The settings of whoever runs the tests must not reach the servers that the tests start."""
+    for name in [name for name in os.environ if name.startswith("MLX_GRPC_")]:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def full_size(request: pytest.FixtureRequest) -> bool:
+    """True under `make prove`: a test marked `prove` then takes its full size, else its small one."""
+    return bool(request.config.getoption("--full"))
