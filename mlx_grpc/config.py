@@ -1,0 +1,74 @@
+"""The server's settings: one frozen Config, units in its names, and the only reader of the environment.
+
+A flag of `mlx-grpc serve` wins over its environment variable (`MLX_GRPC_` and its name in capitals), which wins over the
+default here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class ConfigError(Exception):
+    """A setting that cannot be; one line for a person."""
+
+
+class Config(BaseSettings):
+    """Everything that `serve` takes. Field names are the flags' names."""
+
+    model_config = SettingsConfigDict(env_prefix="MLX_GRPC_", frozen=True, extra="forbid", env_ignore_empty=True)
+
+    model: Annotated[tuple[str, ...], NoDecode] = ()
+    """Sources, `NAME=SOURCE` for an alias; the first is the default. In the environment: separated by commas."""
+    host: str = "127.0.0.1"
+    grpc_port: Port = 50051
+    http_port: Port = 11436
+    admin_host: str = "127.0.0.1"
+    admin_port: Port = 11437
+    grpc_socket: Path | None = None
+    """A Unix socket to serve gRPC on besides the port."""
+    ready_file: Path | None = None
+
+    cache_dir: Path | None = None
+    """Where imported models lie; the platform's cache folder when not given."""
+    context_length: Annotated[int, Field(ge=0)] = 0
+    """Tokens of prompt and output together; 0 is the model's own, which is also the most it can be."""
+    max_queue: Annotated[int, Field(ge=0, le=100_000)] = 256
+    max_queue_tokens: Annotated[int, Field(ge=1)] = 1_000_000
+    max_batch: Annotated[int, Field(ge=1, le=1024)] = 64
+    prefill_step_tokens: Annotated[int, Field(ge=0, le=65536)] = 0
+    """Prompt tokens processed between two decode steps; 0 lets the engine choose for its device."""
+    memory_limit_bytes: Annotated[int, Field(ge=0)] = 0
+    """What the engines may use together; 0 is what the device has."""
+    ageing_seconds: Annotated[float, Field(gt=0)] = 10.0
+    max_request_bytes: Annotated[int, Field(ge=4096, le=1 << 30)] = 4 * 1024 * 1024
+    default_max_tokens: Annotated[int, Field(ge=1)] = 512
+    drain_seconds: Annotated[float, Field(ge=0)] = 30.0
+    stall_seconds: Annotated[float, Field(gt=0)] = 30.0
+    allow_model_management: bool = False
+    trust_remote_code: bool = False
+    log_level: str = "info"
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _split_models(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def load_config(**flags: Any) -> Config:
+    """The settings with these flags over the environment; a flag that is None was not given.
+
+    Raises ConfigError with one line that names the setting.
+    """
+    try:
+        return Config(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"--{name.replace('_', '-')}: {first['msg']}") from None
