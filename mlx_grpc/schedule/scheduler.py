@@ -1,0 +1,130 @@
+"""The scheduler of one engine: who is accepted, who enters, who has run out of time.
+
+`plan` decides and changes nothing; its caller acts, and tells what it did:
+
+    queued = scheduler.submit(entry, now)        # or QueueFull, NeverFits, DeadlineUnreachable
+    plan = scheduler.plan(now)
+    to_cancel = scheduler.apply(plan, now)       # at once after plan, nothing else in between
+    # hand plan.admit and to_cancel to the engine; later, as the engine reports:
+    scheduler.first_token(key, now); scheduler.finished(key, now)
+
+Everyone accepted ends exactly once: finished, removed, or cancelled while waiting. A passed deadline is one
+of the latter two. One owner, one thread: there is no lock and no clock in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+
+from mlx_grpc.errors import QueueFull
+from mlx_grpc.request import Queued
+from mlx_grpc.schedule import refusals
+from mlx_grpc.schedule.admission import choose
+from mlx_grpc.schedule.entry import Entry, Limits, Plan
+from mlx_grpc.schedule.ledger import Ledger, UnknownRequest
+
+__all__ = ["Entry", "Limits", "Plan", "Scheduler", "UnknownRequest"]
+
+RATES_TRUSTED_SECONDS = 60.0
+"""How long after the engine's last sign of life its rates may refuse a deadline. Were it for ever, one slow
+start could refuse every call with a deadline, nothing would run, and nothing better would be measured."""
+
+
+class Scheduler(Ledger):
+    """Decides for one engine; what it is told, and what can be read of it, is Ledger's."""
+
+    def submit(self, entry: Entry, now_seconds: float) -> Queued:
+        """Accept `entry`; returns its place in the queue and its estimated wait (None: nothing measured yet).
+
+        Raises NeverFits, DeadlineUnreachable or QueueFull, and then keeps nothing of it; ValueError for a key
+        alive already. The queue is full when more than `max_waiting` requests, or `max_waiting_tokens` of
+        prompts, would be left waiting after the next plan: those that it admits do not count, so with
+        `max_waiting` 0 a request that can run at once is accepted. One that would wait alone is not refused
+        for its tokens.
+        """
+        if entry.key in self._requests:
+            raise ValueError(f"request {entry.key} is alive already")
+        if not self.budget.can_ever_fit(entry.reserved_tokens):
+            raise refusals.never_fits(entry, self.budget)
+        if entry.is_expired(now_seconds):
+            raise refusals.deadline_unreachable(0.0, None)
+        if not self._has_place(entry, now_seconds):
+            raise self._queue_full()
+        departures = self._departures_before(entry, now_seconds)
+        self._check_deadline(entry, departures, now_seconds)
+        position = self._enter(entry, now_seconds)
+        return Queued(position, self.rates.estimated_wait_seconds(departures, self._turning_rows()))
+
+    def plan(self, now_seconds: float) -> Plan:
+        """What to do now. Changes nothing: asked twice, it answers the same.
+
+        `expired` holds those whose deadline has come, waiting or with a row; those leaving already are left
+        out.
+        """
+        expired, wake_at_seconds = self._deadlines.due(now_seconds)
+        chosen = self._choose(self._queue, now_seconds)
+        gather_until = self._gather_until(chosen)
+        if gather_until is not None and gather_until > now_seconds:
+            chosen = []
+            wake_at_seconds = gather_until if wake_at_seconds is None else min(gather_until, wake_at_seconds)
+        return Plan(tuple(entry.key for entry in chosen), expired, wake_at_seconds)
+
+    def apply(self, plan: Plan, now_seconds: float) -> tuple[int, ...]:
+        """Carry out a plan just made. Returns the expired that hold a row, for the engine to cancel."""
+        self.admitted(plan.admit, now_seconds)
+        with_row = tuple(key for key in plan.expired if not self.cancel_waiting(key))
+        for key in with_row:
+            self.leaving(key, now_seconds)
+        return with_row
+
+    def _choose(self, waiting: Iterable[Entry], now_seconds: float) -> list[Entry]:
+        if len(self._running) >= self.row_limit:
+            return []
+        return choose(waiting, self._batch(), self.budget, self.limits, self._overtaken, now_seconds)
+
+    def _gather_until(self, chosen: list[Entry]) -> float | None:
+        """Until when `chosen` wait for company; None when the engine is idle or they fill the batch."""
+        if not chosen or not self._running or len(self._running) + len(chosen) >= self.row_limit:
+            return None
+        return min(entry.arrived_seconds for entry in chosen) + self.limits.gather_seconds
+
+    def _has_place(self, entry: Entry, now_seconds: float) -> bool:
+        left = self._queue.limited_count + 1
+        left_tokens = self._queue.limited_tokens + entry.prompt_tokens
+        if self._within_limits(left, left_tokens):
+            return True
+        for chosen in self._choose(chain(self._queue, (entry,)), now_seconds):
+            if chosen.key == entry.key or self._queue.is_limited(chosen.key):
+                left -= 1
+                left_tokens -= chosen.prompt_tokens
+        return self._within_limits(left, left_tokens)
+
+    def _within_limits(self, count: int, tokens: int) -> bool:
+        max_tokens = self.limits.max_waiting_tokens
+        return count <= self.limits.max_waiting and (count <= 1 or max_tokens is None or tokens <= max_tokens)
+
+    def _queue_full(self) -> QueueFull:
+        # Each refusal is told to come one departure after the one before, or all would come back at once.
+        self._refused_in_a_row += 1
+        retry_seconds = self.rates.estimated_wait_seconds(self._refused_in_a_row, self._turning_rows())
+        return refusals.queue_full(self._queue.limited_count, retry_seconds)
+
+    def _turning_rows(self) -> int:
+        """Rows whose departures make room: those that run, or would."""
+        return len(self._running) or self.row_limit or 1
+
+    def _departures_before(self, entry: Entry, now_seconds: float) -> int:
+        batch = self._batch()
+        fits = self.budget.batch_fits(batch.rows + 1, max(batch.longest_tokens, entry.reserved_tokens))
+        free_rows = batch.free_rows if fits else 0
+        return max(0, self._queue.tail_position(entry.priority, now_seconds) + 1 - free_rows)
+
+    def _check_deadline(self, entry: Entry, departures: int, now_seconds: float) -> None:
+        seen = self._engine_seen_seconds
+        if entry.deadline_seconds is None or seen is None or now_seconds - seen > RATES_TRUSTED_SECONDS:
+            return
+        needed = self.rates.first_token_seconds(entry.prompt_tokens, departures, self._turning_rows())
+        left_seconds = entry.deadline_seconds - now_seconds
+        if needed is not None and needed / refusals.SPEED_DRIFT > left_seconds:
+            raise refusals.deadline_unreachable(left_seconds, needed)
