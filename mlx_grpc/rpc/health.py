@@ -1,0 +1,88 @@
+"""grpc.health.v1.Health, true to what the server would do with a call now.
+
+The library's own servicer keeps Watch streams open through a drain, which `Server.stop` then waits for; this one ends
+them after NOT_SERVING.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+from grpc.aio import ServicerContext
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+MAX_WATCHERS = 1024
+PROCESS = ""
+"""The service name that stands for the process: SERVING from start until drain, whatever the models do."""
+
+_Response = health_pb2.HealthCheckResponse
+
+
+class HealthServicer(health_pb2_grpc.HealthServicer):
+    """Statuses by service name; whoever watches is told of each change."""
+
+    def __init__(self) -> None:
+        self._serving: dict[str, bool] = {PROCESS: True}
+        self._watchers: set[asyncio.Event] = set()
+        self._draining = False
+
+    def set(self, service: str, serving: bool) -> None:
+        """A service's status from now on. Once draining, nothing is SERVING any more."""
+        serving = serving and not self._draining
+        if self._serving.get(service) != serving:
+            self._serving[service] = serving
+            self._tell()
+
+    def serving(self, service: str) -> bool:
+        """Whether the service is SERVING now."""
+        return self._serving.get(service, False)
+
+    def drain(self) -> None:
+        """Everything is NOT_SERVING for good, and every Watch ends when it has said so."""
+        self._draining = True
+        self._serving = dict.fromkeys(self._serving, False)
+        self._tell()
+
+    async def Check(self, request: health_pb2.HealthCheckRequest, context: ServicerContext) -> _Response:
+        """The status now; NOT_FOUND for a service that is not known."""
+        if request.service not in self._serving:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service named {request.service!r} here")
+        return _Response(status=self._status(request.service))
+
+    async def List(
+        self, request: health_pb2.HealthListRequest, context: ServicerContext
+    ) -> health_pb2.HealthListResponse:
+        """The status of every service."""
+        return health_pb2.HealthListResponse(
+            statuses={name: _Response(status=self._status(name)) for name in self._serving}
+        )
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: ServicerContext) -> None:
+        """The status now and at each change; a status that changes back before it was read is not told."""
+        if len(self._watchers) >= MAX_WATCHERS:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {MAX_WATCHERS} health watchers")
+        changed = asyncio.Event()
+        self._watchers.add(changed)
+        told = None
+        try:
+            while True:
+                changed.clear()
+                status = self._status(request.service)
+                if status != told:
+                    await context.write(_Response(status=status))
+                    told = status
+                if self._draining:
+                    return
+                await changed.wait()
+        finally:
+            self._watchers.discard(changed)
+
+    def _status(self, service: str) -> _Response.ServingStatus:
+        if service not in self._serving:
+            return _Response.SERVICE_UNKNOWN
+        return _Response.SERVING if self._serving[service] else _Response.NOT_SERVING
+
+    def _tell(self) -> None:
+        for watcher in self._watchers:
+            watcher.set()

@@ -1,0 +1,144 @@
+"""The one service that gRPC and the HTTP bridge call: requests in, live generations out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from mlx_grpc.errors import Draining, MlxGrpcError, ModelLoading
+from mlx_grpc.observe.stats import RecentError, Stats
+from mlx_grpc.request import Chat, GenerationRequest
+from mlx_grpc.service.catalog import Catalog
+from mlx_grpc.service.defaults import resolve_max_tokens, resolve_sampling
+from mlx_grpc.service.encode import encode, require_tokens
+from mlx_grpc.service.generation import Generation, Plan
+from mlx_grpc.service.host import RETRY_LOADING_SECONDS, ModelHost
+from mlx_grpc.service.tokenizer import Tokenizer
+from mlx_grpc.service.validate import validate, validate_for_model
+
+
+class Service:
+    """Accepts calls until it drains."""
+
+    def __init__(self, catalog: Catalog, default_max_tokens: int, stats: Stats) -> None:
+        self.catalog = catalog
+        self.stats = stats
+        self.draining = False
+        self._default_max_tokens = default_max_tokens
+
+    @asynccontextmanager
+    async def generation(
+        self, request: GenerationRequest, deadline_seconds: float | None = None
+    ) -> AsyncIterator[Generation]:
+        """A live generation for as long as the context is open; leaving it early frees its row.
+
+        `deadline_seconds` is on the event loop's clock. Raises the errors of DESIGN's table that a request can meet
+        before it is accepted.
+        """
+        try:
+            host, generation = await self._accept(request, deadline_seconds)
+        except MlxGrpcError as error:
+            self.stats.refused[error.reason] += 1
+            self._remember(error, request.model)
+            raise
+        try:
+            yield generation
+        finally:
+            host.dispatcher.drop(generation)
+            self._count(generation)
+
+    async def _accept(
+        self, request: GenerationRequest, deadline_seconds: float | None
+    ) -> tuple[ModelHost, Generation]:
+        arrived_seconds = asyncio.get_running_loop().time()
+        self._check_accepting()
+        host = self.catalog.get(request.model)
+        host.check_ready()
+        validate(request)
+        plan, tokenizer = await self._plan(request, host, arrived_seconds, deadline_seconds)
+        # Tokenizing may have taken a while: what was true before it may not be now.
+        self._check_accepting()
+        host.check_ready()
+        generation = Generation(plan, tokenizer)
+        host.dispatcher.submit(generation)
+        self.stats.accepted[plan.model] += 1
+        self.stats.prompt_tokens[plan.model] += len(plan.prompt)
+        return host, generation
+
+    def _count(self, generation: Generation) -> None:
+        """Count how an accepted call ended."""
+        stats, model = self.stats, generation.plan.model
+        if generation.error is not None:
+            stats.failed[generation.error.reason] += 1
+            self._remember(generation.error, model, generation.plan.generation_id)
+        elif generation.finished is None:
+            stats.abandoned[model] += 1
+        else:
+            stats.completed[generation.finished.reason.value] += 1
+        if generation.completed is not None:
+            timings = generation.completed.timings
+            stats.cached_prompt_tokens[model] += generation.completed.usage.cached_prompt_tokens
+            stats.queue_seconds.append(timings.queue_seconds)
+            stats.first_token_seconds.append(timings.first_token_seconds)
+
+    def _remember(self, error: MlxGrpcError, model: str, generation_id: str = "") -> None:
+        """Keep the error for people to look at; its message never holds a prompt."""
+        self.stats.recent_errors.append(
+            RecentError(time.time(), model or self.catalog.default_id, error.reason, error.message[:200], generation_id)
+        )
+
+    def tokenizer(self, model: str) -> tuple[ModelHost, Tokenizer]:
+        """A model's tokenizer, which outlives its engine's crashes. Raises as a generation would."""
+        host = self.catalog.get(model)
+        if host.tokenizer is None:
+            host.check_ready()
+            raise ModelLoading(f"model {host.source.id} is loading", retry_after_seconds=RETRY_LOADING_SECONDS)
+        return host, host.tokenizer
+
+    async def drain(self, grace_seconds: float) -> bool:
+        """Refuse new calls, let the accepted ones finish, and end the rest after the grace; True when none was left."""
+        self.draining = True
+        dispatchers = [host.dispatcher for host in self.catalog.hosts]
+        try:
+            async with asyncio.timeout(grace_seconds):
+                await asyncio.gather(*(dispatcher.idle() for dispatcher in dispatchers))
+            return True
+        except TimeoutError:
+            for dispatcher in dispatchers:
+                dispatcher.fail_all(lambda: Draining("the server is going down, and the time to finish is over"))
+            return False
+
+    def _check_accepting(self) -> None:
+        if self.draining:
+            raise Draining("the server is going down")
+
+    async def _plan(
+        self, request: GenerationRequest, host: ModelHost, arrived_seconds: float, deadline_seconds: float | None
+    ) -> tuple[Plan, Tokenizer]:
+        info, tokenizer, context_length = host.info, host.tokenizer, host.context_length
+        assert info is not None and tokenizer is not None and request.input is not None
+        validate_for_model(request, info.vocab_size)
+        prompt = require_tokens(await encode(request.input, tokenizer), "input")
+        stop = request.stop
+        plan = Plan(
+            generation_id=f"gen-{uuid.uuid4().hex}",
+            request_id=request.request_id,
+            model=host.source.id,
+            prompt=prompt,
+            sampling=resolve_sampling(request.sampling, host.defaults, info.vocab_size),
+            max_tokens=resolve_max_tokens(stop, len(prompt), context_length, self._default_max_tokens),
+            min_tokens=stop.min_tokens or 0,
+            eos_ids=frozenset() if stop.ignore_eos else frozenset(info.eos_ids) | frozenset(tokenizer.eos_ids),
+            stop_token_ids=frozenset(stop.stop_token_ids),
+            stop_strings=stop.stop_strings,
+            max_duration_seconds=stop.max_duration_seconds,
+            output=request.output,
+            priority=request.priority,
+            start_of_text=isinstance(request.input, Chat),
+            arrived_seconds=arrived_seconds,
+            deadline_seconds=deadline_seconds,
+        )
+        return plan, tokenizer
