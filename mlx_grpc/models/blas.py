@@ -1,0 +1,117 @@
+"""Loads OpenBLAS before MLX on Linux CPUs, where MLX's wheel carries the reference BLAS, many times slower.
+
+A library loaded with RTLD_GLOBAL before `import mlx.core` answers for `cblas_sgemm` and its kin. The system's
+OpenBLAS has them under these names; the PyPI package scipy-openblas32 has them with a `scipy_` prefix and
+needs a shim of a few lines, which is compiled once with the C compiler that MLX's CPU backend needs anyway.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.util
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+from mlx_grpc.models.cache import default_cache_dir
+
+_SYSTEM_LIBRARY = "libopenblas.so.0"
+_PACKAGE = "scipy-openblas32"
+_COMPILE_SECONDS = 60
+_ADVICE = f"install libopenblas0-pthread, or `pip install {_PACKAGE}` with a C compiler at hand"
+# Complex products and MLX's linear algebra (LAPACK) stay with the reference library: no language model uses them.
+_SHIM = """
+#define GEMM(name, type) \\
+  void scipy_##name(int, int, int, int, int, int, type, const type*, int, const type*, int, type, type*, int); \\
+  void name(int o, int ta, int tb, int m, int n, int k, type alpha, const type* a, int lda, const type* b, \\
+            int ldb, type beta, type* c, int ldc) { \\
+    scipy_##name(o, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc); \\
+  }
+GEMM(cblas_sgemm, float)
+GEMM(cblas_dgemm, double)
+"""
+
+
+def load_openblas(cache_dir: Path | None = None) -> str:
+    """Loads what there is; call it before `import mlx.core`. Returns one line for the log, and never raises.
+
+    Empty where nothing is to be done: not on Linux, or MLX is a CUDA build. The shim lies in `cache_dir`
+    (default: the platform's cache).
+    """
+    if sys.platform != "linux" or not _is_cpu_build():
+        return ""
+    if "mlx.core" in sys.modules:
+        return "OpenBLAS was not loaded: MLX is already there"
+    threads = max(1, usable_cpus() - 1)
+    # OpenBLAS counts the machine's processors, knows nothing of a container's share, and its threads spin while they
+    # wait: where they are one too many the speed halves. So one processor stays free for the server.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", str(threads))
+    try:
+        ctypes.CDLL(_SYSTEM_LIBRARY, mode=ctypes.RTLD_GLOBAL)
+        return f"OpenBLAS loaded ({_SYSTEM_LIBRARY}, {os.environ['OPENBLAS_NUM_THREADS']} threads)"
+    except OSError:
+        pass
+    try:
+        return _load_packaged(cache_dir or default_cache_dir())
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = " ".join(str(error).split())
+        return f"OpenBLAS could not be loaded, so MLX will be many times slower ({reason}): {_ADVICE}"
+
+
+def usable_cpus() -> int:
+    """How many processors this process may use: its affinity, and its container's quota if any."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
+        return max(1, min(count, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return count
+
+
+def _load_packaged(cache_dir: Path) -> str:
+    library = _packaged_library()
+    if library is None:
+        return f"no OpenBLAS here, so MLX will be many times slower than it could be: {_ADVICE}"
+    shim = _shim(cache_dir)
+    ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    ctypes.CDLL(str(shim), mode=ctypes.RTLD_GLOBAL)
+    return f"OpenBLAS loaded ({_PACKAGE}, {os.environ['OPENBLAS_NUM_THREADS']} threads)"
+
+
+def _packaged_library() -> Path | None:
+    spec = importlib.util.find_spec(_PACKAGE.replace("-", "_"))
+    folders = (spec.submodule_search_locations or ()) if spec else ()
+    return next((file for folder in folders for file in Path(folder, "lib").glob("libscipy_openblas*.so")), None)
+
+
+def _shim(cache_dir: Path) -> Path:
+    """The compiled shim, made on first use. Its name holds what it depends on, so it is never out of date."""
+    key = hashlib.sha256(f"{_SHIM}{platform.machine()}{platform.libc_ver()}".encode()).hexdigest()[:16]
+    shim = cache_dir / "blas" / f"shim-{key}.so"
+    if shim.exists():
+        return shim
+    compiler = next((found for name in ("cc", "gcc", "clang", "g++") if (found := shutil.which(name))), None)
+    if compiler is None:
+        raise OSError("no C compiler")
+    shim.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=shim.parent, prefix=".partial.") as work:
+        source, built = Path(work, "shim.c"), Path(work, "shim.so")
+        source.write_text(_SHIM, "ascii")
+        command = [compiler, "-x", "c", "-O2", "-shared", "-fPIC", "-o", str(built), str(source)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_SECONDS, check=False)
+        if done.returncode:
+            raise OSError(f"{compiler} failed: {done.stderr.strip()[:200]}")
+        built.rename(shim)
+    return shim
+
+
+def _is_cpu_build() -> bool:
+    names = {(distribution.metadata["Name"] or "").lower() for distribution in metadata.distributions()}
+    return "mlx-cpu" in names and not any(name.startswith("mlx-cuda") for name in names)
