@@ -51,9 +51,16 @@ class Config(BaseSettings):
     default_max_tokens: Annotated[int, Field(ge=1)] = 512
     drain_seconds: Annotated[float, Field(ge=0)] = 30.0
     stall_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """An engine that has work and delivers nothing for so long is replaced."""
+    slow_reader_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """A stream whose reader takes nothing for so long is ended."""
     allow_model_management: bool = False
     trust_remote_code: bool = False
     log_level: str = "info"
+    log_json: bool = False
+    """One JSON object a line, for programs that collect logs."""
+    traces: bool = False
+    """OpenTelemetry spans, sent where the usual OTEL_ variables say; those turn it on as well."""
 
     @field_validator("model", mode="before")
     @classmethod

@@ -54,9 +54,7 @@ StartLink = Callable[[OnMessage, OnLost], Link]
 class FrameReader(asyncio.Protocol):
     """Cuts what comes from the pipe into messages."""
 
-    def __init__(
-        self, on_message: OnMessage, on_broken: Callable[[str], None], closed: asyncio.Event
-    ) -> None:
+    def __init__(self, on_message: OnMessage, on_broken: Callable[[str], None], closed: asyncio.Event) -> None:
         self._on_message = on_message
         self._on_broken = on_broken
         self._closed = closed
@@ -178,9 +176,7 @@ class ProcessLink:
 class ThreadLink:
     """A worker in a thread. `open_engine` is the worker's own unless a test brings another."""
 
-    def __init__(
-        self, on_message: OnMessage, on_lost: OnLost, open_engine: OpenEngine = worker.open_engine
-    ) -> None:
+    def __init__(self, on_message: OnMessage, on_lost: OnLost, open_engine: OpenEngine = worker.open_engine) -> None:
         self._on_message = on_message
         self._on_lost = on_lost
         self._open_engine = open_engine
@@ -218,9 +214,7 @@ class ThreadLink:
     def _run(self) -> None:
         why = "its thread ended"
         try:
-            worker.run(
-                self._inbox, lambda message: self._in_loop(self._on_message, message), self._open_engine
-            )
+            worker.run(self._inbox, lambda message: self._in_loop(self._on_message, message), self._open_engine)
         except Exception as error:  # whatever a step raises is the engine's end, as it would be a child's
             why = f"its thread raised {type(error).__name__}: {error}"
         self._in_loop(self._end, why)

@@ -167,9 +167,11 @@ def encode(message: ToWorker | FromWorker) -> bytes:
 
 def decode_to_worker(body: bytes) -> ToWorker:
     """A frame's body, as the worker reads it. Raises msgspec.ValidationError or DecodeError."""
-    return _to_worker.decode(body)
+    message: ToWorker = _to_worker.decode(body)
+    return message
 
 
 def decode_from_worker(body: bytes) -> FromWorker:
     """A frame's body, as the server reads it. Raises msgspec.ValidationError or DecodeError."""
-    return _from_worker.decode(body)
+    message: FromWorker = _from_worker.decode(body)
+    return message

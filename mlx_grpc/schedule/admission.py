@@ -2,8 +2,8 @@
 
 In the order of the queue, whoever fits is chosen. Past the first one that does not fit, smaller ones may
 overtake it, so that memory is not left idle; but only so often and for so long. Then nobody enters until it
-fits: rows end, so it does. With no row at all the first of the queue enters whatever the budget says: it was
-accepted under a budget that it fitted, and waiting longer cannot give it more room. So a budget that shrank
+fits: rows end, so it does. With no row at all, here or in another engine, the first of the queue enters
+whatever the budget says: it was accepted under a budget that it fitted, and waiting longer cannot give it more room. So a budget that shrank
 never makes anybody wait for ever.
 """
 
@@ -21,11 +21,15 @@ LOOK_AHEAD = 64
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The rows taken now, the longest reservation among them in tokens, and the rows still free."""
+    """The rows taken now, the longest reservation among them in tokens, and the rows still free.
+
+    `alone`: no other engine holds memory of the device.
+    """
 
     rows: int
     longest_tokens: int
     free_rows: int
+    alone: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ def choose(
         if entry.is_expired(now_seconds):
             continue
         padded = max(longest, entry.reserved_tokens)
-        fits = rows == 0 or budget.batch_fits(rows + 1, padded)
+        fits = (rows == 0 and batch.alone) or budget.batch_fits(rows + 1, padded)
         if overtakes is not None:
             tries -= 1
         if fits:

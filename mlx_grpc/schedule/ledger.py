@@ -36,6 +36,10 @@ class Ledger:
         self.budget = budget or KvBudget(0, 0)
         self.rates = rates or Rates()
         self.row_limit = limits.max_rows
+        self.others_bytes = 0
+        """KV bytes that other engines of the device have reserved: not for these rows now, but not gone for good."""
+        self.eligible: frozenset[int] | None = None
+        """Who alone may enter now, while the suspects of a crash are tried; None for everybody."""
         self._requests: dict[int, _Request] = {}
         self._running: dict[int, _Request] = {}  # in order of admission
         self._queue = WaitingQueue(limits.ageing_seconds)
@@ -157,7 +161,7 @@ class Ledger:
     def _batch(self) -> Batch:
         rows = len(self._running)
         longest = max((request.entry.reserved_tokens for request in self._running.values()), default=0)
-        return Batch(rows, longest, max(0, self.row_limit - rows))
+        return Batch(rows, longest, max(0, self.row_limit - rows), alone=self.others_bytes == 0)
 
     def _enter(self, entry: Entry, now_seconds: float) -> int:
         request = self._requests[entry.key] = _Request(entry)

@@ -81,7 +81,12 @@ class Scheduler(Ledger):
     def _choose(self, waiting: Iterable[Entry], now_seconds: float) -> list[Entry]:
         if len(self._running) >= self.row_limit:
             return []
-        return choose(waiting, self._batch(), self.budget, self.limits, self._overtaken, now_seconds)
+        if self.eligible is not None:
+            waiting = [entry for entry in waiting if entry.key in self.eligible]
+        budget = self.budget
+        if self.others_bytes and not budget.unlimited:
+            budget = budget.with_total(max(1, budget.total_bytes - self.others_bytes))
+        return choose(waiting, self._batch(), budget, self.limits, self._overtaken, now_seconds)
 
     def _gather_until(self, chosen: list[Entry]) -> float | None:
         """Until when `chosen` wait for company; None when the engine is idle or they fill the batch."""

@@ -8,7 +8,11 @@ from collections.abc import Callable
 from mlx_grpc.engine.link import ProcessLink, StartLink
 from mlx_grpc.errors import InvalidField, ModelNotFound
 from mlx_grpc.observe.stats import Stats
-from mlx_grpc.service.host import ModelHost, ModelSource, ModelState, Settings
+from mlx_grpc.service.host import ModelHost
+from mlx_grpc.service.memory import DeviceMemory
+from mlx_grpc.service.model_state import ModelSource, ModelState, Settings
+
+__all__ = ["Catalog", "Find", "StartLink"]
 
 Find = Callable[[str], ModelSource]
 """From the name that a LoadModel call gives to a source. Raises InvalidField or ModelNotFound."""
@@ -30,6 +34,7 @@ class Catalog:
         self._find = find
         self._on_change = on_change
         self._stats = stats
+        self.memory = DeviceMemory(settings.memory_limit_bytes)
         self._hosts: dict[str, ModelHost] = {}
         self.default_id = ""
 
@@ -42,7 +47,7 @@ class Catalog:
         """Make a model known, UNLOADED. Raises InvalidField when the id is taken."""
         if source.id in self._hosts:
             raise InvalidField(f"there are two models named {source.id}; give one another name", field="model")
-        host = ModelHost(source, self._settings, self._start_link, self._on_change, self._stats)
+        host = ModelHost(source, self._settings, self._start_link, self._on_change, self.memory, self._stats)
         self._hosts[source.id] = host
         self.default_id = self.default_id or source.id
         self._on_change(host)

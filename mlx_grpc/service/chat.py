@@ -15,12 +15,12 @@ from typing import Any
 from mlx_grpc.errors import InvalidField, UnsupportedField
 from mlx_grpc.request import Chat, Message
 from mlx_grpc.service.tokenizer import Tokenizer
+from mlx_grpc.service.validate import check_unicode
 
 MAX_MESSAGES = 4096
 MAX_TEMPLATE_ARGS_BYTES = 64 * 1024
 MAX_CHAT_CHARS = 4 * 1024 * 1024
 MAX_REASON_CHARS = 200
-HALF_CHARACTER = "half a surrogate pair is no character"
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
 # What the request itself says, and what transformers takes for its own arguments.
@@ -39,12 +39,6 @@ RESERVED_ARGS = frozenset(
     )
 )
 _WORD = re.compile(r"\w+")
-
-
-def encode_chat(chat: Chat, tokenizer: Tokenizer) -> list[int]:
-    """The rendered conversation's token ids. Special tokens are the template's: none are added. Raises as
-    `render_chat` does."""
-    return tokenizer.encode(render_chat(chat, tokenizer), add_special_tokens=False)
 
 
 def render_chat(chat: Chat, tokenizer: Tokenizer) -> str:
@@ -79,8 +73,7 @@ def _check_messages(messages: tuple[Message, ...]) -> None:
             raise InvalidField(
                 f"a role is one of {roles}, not {message.role[:32]!r}", field=f"chat.messages[{index}].role"
             )
-        if not _is_unicode(message.content):
-            raise InvalidField(HALF_CHARACTER, field=f"chat.messages[{index}].content")
+        check_unicode(message.content, f"chat.messages[{index}].content")
     if sum(len(message.content) for message in messages) > MAX_CHAT_CHARS:
         raise InvalidField(f"a chat has at most {MAX_CHAT_CHARS} characters", field="chat.messages")
     if not any(message.role == "user" for message in messages):
@@ -117,8 +110,7 @@ def _run_template(chat: Chat, tokenizer: Tokenizer, args: dict[str, Any]) -> str
         )
     except Exception as error:  # a template can raise anything: its own error, TypeError, OverflowError
         raise InvalidField(f"the model's chat template refused it: {_reason(error)}", field="chat") from error
-    if not _is_unicode(text):
-        raise InvalidField(HALF_CHARACTER, field="chat.template_args_json")
+    check_unicode(text, "chat.template_args_json")
     return text
 
 
@@ -132,15 +124,6 @@ def _check_nothing_lost(messages: tuple[Message, ...], text: str) -> None:
                 f"the model's chat template leaves this message of role {message.role} out",
                 field=f"chat.messages[{index}].role",
             )
-
-
-def _is_unicode(text: str) -> bool:
-    """JSON can carry halves of surrogate pairs, which no encoding has."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _reason(error: BaseException) -> str:

@@ -9,50 +9,43 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
-from mlx_grpc.engine.messages import Cancel, Step, Submit, ToWorker
-from mlx_grpc.errors import DeadlinePassed, InternalError, MlxGrpcError
+from mlx_grpc.engine.messages import Step, Submit
+from mlx_grpc.errors import DeadlinePassed, InternalError
 from mlx_grpc.observe.stats import Stats
 from mlx_grpc.request import Queued
 from mlx_grpc.schedule.entry import Entry
 from mlx_grpc.schedule.scheduler import Scheduler
-from mlx_grpc.schedule.states import ROW_STATES, State
+from mlx_grpc.schedule.states import State
 from mlx_grpc.service.generation import Generation
+from mlx_grpc.service.live import LiveCalls, Send
+from mlx_grpc.service.memory import DeviceMemory
+from mlx_grpc.service.recovery import Recovery
 
 log = logging.getLogger(__name__)
 
-Send = Callable[[ToWorker], None]
 
+class Dispatcher(LiveCalls):
+    """The queue and the batch of one model."""
 
-class Dispatcher:
-    """The calls of one model that are accepted and not yet ended."""
-
-    def __init__(self, model: str, scheduler: Scheduler, stats: Stats) -> None:
-        self.scheduler = scheduler
-        self._model = model
-        self._stats = stats
+    def __init__(
+        self, model: str, scheduler: Scheduler, recovery: Recovery, memory: DeviceMemory, stats: Stats
+    ) -> None:
+        super().__init__(scheduler, recovery)
         self.active_rows = 0
         """Rows in the engine's batch, by its own last word."""
-        self.last_step_seconds = 0.0
-        """When the engine last delivered, on the loop's clock."""
-        self._loop = asyncio.get_running_loop()
+        self.kv_bytes = 0
+        self.memory_bytes = 0
+        """What the engine's KV cache, and all that it holds, take now."""
+        self.last_delivery_seconds = 0.0
+        """When the engine last delivered, or last got work after being idle, on the loop's clock."""
+        self._model = model
+        self._memory = memory
+        self._stats = stats
         self._keys = itertools.count(1)
-        self._live: dict[int, Generation] = {}
-        self._untold: dict[int, Queued] = {}
-        self._limited: dict[int, Generation] = {}
-        self._send: Send | None = None
         self._pump_due: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._idle = asyncio.Event()
-        self._idle.set()
-
-    # Calls.
-
-    @property
-    def live(self) -> Iterable[Generation]:
-        """The accepted calls that have not ended."""
-        return self._live.values()
 
     def submit(self, generation: Generation) -> None:
         """Accept a call. Raises QueueFull, NeverFits or DeadlineUnreachable, and then nothing has changed."""
@@ -73,26 +66,12 @@ class Dispatcher:
         self._live[generation.key] = generation
         self._untold[generation.key] = Queued(placement.position, placement.estimated_wait_seconds)
         self._idle.clear()
-        self._pump_soon()
+        self.changed()
 
-    def drop(self, generation: Generation) -> None:
-        """The reader has gone, or has all it wanted: nothing more is computed for it."""
-        generation.drop()
-        self._leave(generation.key)
-
-    def fail(self, generation: Generation, error: MlxGrpcError) -> None:
-        """End one call with an error."""
-        generation.fail(error)
-        self._leave(generation.key)
-
-    def fail_all(self, make_error: Callable[[], MlxGrpcError]) -> None:
-        """End every call with an error."""
-        for generation in list(self._live.values()):
-            self.fail(generation, make_error())
-
-    async def idle(self) -> None:
-        """Returns when no accepted call is left, in the queue or in the engine."""
-        await self._idle.wait()
+    def changed(self) -> None:
+        """Plan once for all that happens in this turn of the loop, so that calls that come together enter together."""
+        if self._pump_due is None:
+            self._pump_due = self._loop.call_soon(self._pump)
 
     def close(self) -> None:
         """No timer is left behind."""
@@ -108,33 +87,43 @@ class Dispatcher:
         """Whether there is an engine."""
         return self._send is not None
 
+    @property
+    def stalled_seconds(self) -> float:
+        """How long the engine has had work and delivered nothing; 0 without work or without an engine."""
+        if self._send is None or not self.scheduler.running:
+            return 0.0
+        return self._loop.time() - self.last_delivery_seconds
+
     def attach(self, send: Send) -> None:
         """An engine is ready: what waits may enter."""
         self._send = send
-        self.last_step_seconds = self._loop.time()
-        self._pump_soon()
+        self.last_delivery_seconds = self._loop.time()
+        self.changed()
 
-    def detach(self) -> list[Generation]:
-        """The engine is lost. Its rows wait again, in front of all others; returns the calls that were running."""
+    def detach(self) -> tuple[int, ...]:
+        """The engine is gone. Its rows wait again, in front of all others; returns the keys of those."""
         self._send = None
-        self.active_rows = 0
-        running = [self._live[key] for key in self.scheduler.crashed(self._loop.time()) if key in self._live]
+        self.active_rows = self.kv_bytes = self.memory_bytes = 0
+        running = self.scheduler.crashed(self._loop.time())
+        self._reserve()
         self._settle()
         return running
 
     def on_step(self, step: Step) -> None:
         """Tell each call what the engine did for it, and let rows leave and enter."""
         now_seconds = self._loop.time()
-        self.last_step_seconds = now_seconds
-        self.active_rows = step.active_rows
+        self.last_delivery_seconds = now_seconds
+        self.active_rows, self.kv_bytes, self.memory_bytes = step.active_rows, step.kv_bytes, step.memory_bytes
         self._stats.generated_tokens[self._model] += len(step.tokens)
-        self.scheduler.record_step(step.seconds, len(step.tokens), self._deliver_prefill(step))
+        prefilled_tokens = self._deliver_prefill(step)
+        self.scheduler.record_step(step.seconds, len(step.tokens), prefilled_tokens)
+        if step.tokens:
+            self._recovery.stepped()
         leaving = self._deliver_tokens(step, now_seconds)
         for failure in step.failed:
-            self._row_failed(failure.row_id, failure.reason, now_seconds)
+            self._row_failed(failure.row_id, failure.reason)
         for key in step.removed:
-            self._gone(key, now_seconds)
-        self._end_overdue(now_seconds)
+            self._row_ended(key, removed=True)
         for key in leaving:
             self._leave(key)
         self._pump()
@@ -159,86 +148,47 @@ class Dispatcher:
                 if self.scheduler.state(token.row_id) is State.PREFILL:
                     self.scheduler.first_token(token.row_id, now_seconds)
                 generation.token(token, now_seconds)
+                self._recovery.progress(token.row_id)
                 if generation.ended and not token.finish:
                     leaving.append(token.row_id)
             if token.finish:
-                self._finished(token.row_id, now_seconds)
+                self._row_ended(token.row_id, removed=False)
         return leaving
 
-    def _row_failed(self, key: int, reason: str, now_seconds: float) -> None:
+    def _row_failed(self, key: int, reason: str) -> None:
         generation = self._live.get(key)
         if generation is not None:
-            log.error("the engine refused row %d: %s", key, reason, extra={"request": generation.plan.generation_id})
-            generation.fail(InternalError(f"the engine could not take the request: {reason}"))
-        self._gone(key, now_seconds)
-
-    def _end_overdue(self, now_seconds: float) -> None:
-        """End the calls whose max_duration is over."""
-        for key, generation in list(self._limited.items()):
-            limit = generation.time_limit_seconds
-            if generation.ended or limit is None:
-                continue
-            if limit <= now_seconds:
-                generation.time_is_up(now_seconds)
-                self._leave(key)
-
-    def _leave(self, key: int) -> None:
-        """A call has ended that the engine or the queue may still hold."""
-        if self._live.pop(key, None) is None:
-            return
-        self._untold.pop(key, None)
-        self._limited.pop(key, None)
-        now_seconds = self._loop.time()
-        if not self.scheduler.cancel_waiting(key):
-            self.scheduler.leaving(key, now_seconds)
-            if self._send:
-                self._send(Cancel([key]))
-        self._settle()
-        self._pump_soon()
-
-    def _finished(self, key: int, now_seconds: float) -> None:
-        if self.scheduler.state(key) in ROW_STATES:
-            self.scheduler.finished(key, now_seconds)
-        self._forget(key)
-
-    def _gone(self, key: int, now_seconds: float) -> None:
-        if self.scheduler.state(key) in ROW_STATES:
-            self.scheduler.removed(key, now_seconds)
-        self._forget(key)
-
-    def _forget(self, key: int) -> None:
-        self._live.pop(key, None)
-        self._limited.pop(key, None)
-        self._settle()
-
-    def _settle(self) -> None:
-        if not self._live and not self.scheduler.running and not self.scheduler.waiting:
-            self._idle.set()
-
-    def _pump_soon(self) -> None:
-        """Plan once for all that happens in this turn of the loop, so that calls that come together enter together."""
-        if self._pump_due is None:
-            self._pump_due = self._loop.call_soon(self._pump)
+            name = generation.plan.generation_id
+            log.error("%s: the engine could not take it: %s", name, reason)
+            generation.fail(
+                InternalError(f"the engine could not take the request: {reason}", metadata={"error_id": name})
+            )
+        self._row_ended(key, removed=True)
 
     def _pump(self) -> None:
         if self._pump_due is not None:
             self._pump_due.cancel()
             self._pump_due = None
         now_seconds = self._loop.time()
-        plan = self.scheduler.plan(now_seconds)
-        for key in plan.expired:
-            generation = self._live.get(key)
-            if generation is not None:
-                self.fail(generation, DeadlinePassed("the call's deadline passed before it was done"))
+        scheduler = self.scheduler
+        scheduler.eligible = self._recovery.eligible
+        scheduler.set_row_limit(self._recovery.row_limit)
+        scheduler.others_bytes = self._memory.others_bytes(self._model)
+        scheduler.set_budget(scheduler.budget.with_total(self._memory.kv_bytes()))
+        plan = scheduler.plan(now_seconds)
+        self.fail_keys(plan.expired, lambda: DeadlinePassed("the call's deadline passed before it was done"))
         self._end_overdue(now_seconds)
         if self._send and plan.admit:
             self._admit(plan.admit, self._send, now_seconds)
         for key, event in self._untold.items():
             self._live[key].queued(event)
         self._untold.clear()
+        self._reserve()
         self._set_timer(plan.wake_at_seconds)
 
     def _admit(self, keys: Sequence[int], send: Send, now_seconds: float) -> None:
+        if not self.scheduler.running:
+            self.last_delivery_seconds = now_seconds
         self.scheduler.admitted(keys, now_seconds)
         entering = [self._live[key] for key in keys]
         for generation in entering:
@@ -246,9 +196,10 @@ class Dispatcher:
             generation.admitted(now_seconds)
             if generation.time_limit_seconds is not None:
                 self._limited[generation.key] = generation
-        if not self.active_rows:
-            self.last_step_seconds = now_seconds
         send(Submit([generation.row() for generation in entering]))
+
+    def _reserve(self) -> None:
+        self._memory.reserve(self._model, self.scheduler.kv_reserved_bytes)
 
     def _set_timer(self, wake_at_seconds: float | None) -> None:
         if self._timer:

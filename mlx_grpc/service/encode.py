@@ -8,8 +8,9 @@ from typing import TypeVar
 
 from mlx_grpc.errors import InvalidField
 from mlx_grpc.request import Chat, Input
-from mlx_grpc.service.chat import encode_chat
+from mlx_grpc.service.chat import render_chat
 from mlx_grpc.service.tokenizer import Tokenizer
+from mlx_grpc.service.validate import check_characters
 
 INLINE_CHARACTERS = 4096
 """Up to here tokenizing takes less than the trip to a thread and back would cost the others."""
@@ -17,27 +18,39 @@ INLINE_CHARACTERS = 4096
 Result = TypeVar("Result")
 
 
-async def encode(source: Input, tokenizer: Tokenizer, add_special_tokens: bool = True) -> list[int]:
-    """The prompt's token ids. A chat is rendered by the model's template, which brings its own special tokens.
+async def encode_prompt(source: Input, tokenizer: Tokenizer, context_length: int) -> list[int]:
+    """A prompt's token ids, for a model with room for so many tokens.
 
-    Raises InvalidField or UnsupportedField, and InvalidField for an input that has no tokens at all.
+    Raises as `encode` does, PromptTooLong for a text far past the context, InvalidField for an input without tokens.
+    """
+    if isinstance(source, Chat):
+        source, special = await rendered(source, tokenizer), False
+    else:
+        special = True
+    if isinstance(source, str):
+        check_characters(source, context_length)
+    ids = await encode(source, tokenizer, special)
+    if not ids:
+        raise InvalidField("the input has no tokens", field="input")
+    return ids
+
+
+async def encode(source: Input, tokenizer: Tokenizer, add_special_tokens: bool = True) -> list[int]:
+    """The input's token ids. A chat is rendered by the model's template, which brings its own special tokens.
+
+    Raises InvalidField or UnsupportedField for a chat that cannot be rendered.
     """
     if isinstance(source, tuple):
         return list(source)
     if isinstance(source, Chat):
-        chat = source
-        ids = await asyncio.to_thread(lambda: encode_chat(chat, tokenizer))
-    else:
-        text = source
-        ids = await off_loop(len(text), lambda: tokenizer.encode(text, add_special_tokens))
-    return ids
+        source, add_special_tokens = await rendered(source, tokenizer), False
+    text = source
+    return await off_loop(len(text), lambda: tokenizer.encode(text, add_special_tokens))
 
 
-def require_tokens(ids: list[int], field: str) -> list[int]:
-    """A prompt needs a token to go on from. Raises InvalidField."""
-    if not ids:
-        raise InvalidField("the input has no tokens", field=field)
-    return ids
+async def rendered(chat: Chat, tokenizer: Tokenizer) -> str:
+    """The chat as its template writes it. Templates are programs: they run in a thread, however short the chat is."""
+    return await asyncio.to_thread(lambda: render_chat(chat, tokenizer))
 
 
 async def off_loop(characters: int, work: Callable[[], Result]) -> Result:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from mlx_grpc.engine import messages
 from mlx_grpc.engine.messages import RowPrefill, RowToken, SamplingParams
-from mlx_grpc.errors import MlxGrpcError
+from mlx_grpc.errors import MlxGrpcError, SlowReader
 from mlx_grpc.request import (
     Completed,
     Delta,
@@ -32,6 +32,8 @@ from mlx_grpc.request import (
 from mlx_grpc.service.text import TextStream
 from mlx_grpc.service.tokenizer import Tokenizer
 
+MAX_UNREAD_TOKENS = 8192
+"""Kept for a reader that is behind; with 20 alternatives each that is about 20 MB."""
 MIN_LOGPROB = -9999.0
 """JSON has no infinity; OpenAI's API sends this for a token that cannot be."""
 
@@ -74,6 +76,7 @@ class Generation:
         )
         self._started = False
         self._first_token_seconds: float | None = None
+        self._unread_tokens = 0
         self._processed_tokens = 0
         self._cached_tokens = 0
         self._prefill: Prefill | None = None
@@ -146,6 +149,9 @@ class Generation:
             self._finish(Finished(FinishReason.STOP_SEQUENCE, stop_string=self._text.matched), now_seconds)
         elif token.finish == messages.LENGTH:
             self._finish(Finished(FinishReason.LENGTH), now_seconds)
+        self._unread_tokens += 1
+        if self._unread_tokens > MAX_UNREAD_TOKENS:
+            self.fail(SlowReader(f"the client has left more than {MAX_UNREAD_TOKENS} tokens unread"))
         self._news.set()
 
     def time_is_up(self, now_seconds: float) -> None:
@@ -182,6 +188,7 @@ class Generation:
             await self._news.wait()
 
     def _take(self) -> list[Event]:
+        self._unread_tokens = 0
         events, self._before = self._before, []
         if self._prefill is not None:
             events.append(self._prefill)

@@ -1,22 +1,28 @@
 """One model's life: its engine, its tokenizer, its calls.
 
-The host owns the engine link and starts another when it is lost; it is the only one that does. Health is what its state
-says: a model that is READY takes calls, all others refuse them with the error of their state.
+Health is what the state says: a model that is READY takes calls, all others refuse them with the error of their state.
+When the engine is lost, calls that were accepted wait, `recovery` decides who goes on when, and the host starts another.
 """
 
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Coroutine, Protocol
+from typing import Any
 
-from mlx_grpc.engine.link import Link, StartLink
-from mlx_grpc.engine.messages import FromWorker, Load, Loaded, LoadFailed, Step
-from mlx_grpc.errors import Draining, MlxGrpcError, ModelFailed, ModelLoading, ModelNotFound
+from mlx_grpc.engine.link import StartLink
+from mlx_grpc.engine.messages import Load, Loaded
+from mlx_grpc.errors import (
+    Draining,
+    InternalError,
+    MlxGrpcError,
+    ModelFailed,
+    ModelLoading,
+    ModelNotFound,
+    PoisonRequest,
+)
 from mlx_grpc.models.sources import ModelSourceError
 from mlx_grpc.observe.stats import Stats
 from mlx_grpc.schedule.budget import KvBudget
@@ -24,62 +30,15 @@ from mlx_grpc.schedule.entry import Limits
 from mlx_grpc.schedule.scheduler import Scheduler
 from mlx_grpc.service.defaults import SamplingDefaults, read_sampling_defaults
 from mlx_grpc.service.dispatch import Dispatcher
-from mlx_grpc.service.recovery import GiveUp, Recovery
+from mlx_grpc.service.keeper import EngineFailed, EngineKeeper
+from mlx_grpc.service.memory import DeviceMemory
+from mlx_grpc.service.model_state import NEXT, Located, ModelSource, ModelState, Settings
+from mlx_grpc.service.recovery import MAX_RESUMES, Recovery
 from mlx_grpc.service.tokenizer import SCRIPT_PREFIX, Tokenizer, load_tokenizer
 
 log = logging.getLogger(__name__)
 
 RETRY_LOADING_SECONDS = 2.0
-KV_SHARE_OF_FREE_MEMORY = 0.9
-"""The rest is left to activations and to everybody else."""
-
-
-class ModelState(enum.Enum):
-    """Where a model is in its life. LOADING also means: its engine is being started again."""
-
-    UNLOADED = "unloaded"
-    LOADING = "loading"
-    READY = "ready"
-    UNLOADING = "unloading"
-    FAILED = "failed"
-
-
-_NEXT: Mapping[ModelState, frozenset[ModelState]] = {
-    ModelState.UNLOADED: frozenset({ModelState.LOADING}),
-    ModelState.LOADING: frozenset({ModelState.READY, ModelState.FAILED, ModelState.UNLOADING}),
-    ModelState.READY: frozenset({ModelState.LOADING, ModelState.UNLOADING, ModelState.FAILED}),
-    ModelState.UNLOADING: frozenset({ModelState.UNLOADED}),
-    ModelState.FAILED: frozenset({ModelState.LOADING, ModelState.UNLOADING}),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Located:
-    """Where a model lies on this machine: a folder, or `script:` and JSON."""
-
-    path: str
-    revision: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSource:
-    """A model's id, and how to have it here: `locate` may fetch and import, blocks, and raises ModelSourceError."""
-
-    id: str
-    locate: Callable[[], Located]
-
-
-class Settings(Protocol):
-    """What a host needs of the server's settings; `config.Config` has it all."""
-
-    context_length: int
-    max_batch: int
-    max_queue: int
-    max_queue_tokens: int
-    ageing_seconds: float
-    prefill_step_tokens: int
-    memory_limit_bytes: int
-    trust_remote_code: bool
 
 
 class ModelHost:
@@ -91,12 +50,13 @@ class ModelHost:
         settings: Settings,
         start_link: StartLink,
         on_change: Callable[[ModelHost], None],
+        memory: DeviceMemory,
         stats: Stats,
     ) -> None:
         self.source = source
-        self.located: Located | None = None
         self.state = ModelState.UNLOADED
         self.error = ""
+        self.located: Located | None = None
         self.info: Loaded | None = None
         self.tokenizer: Tokenizer | None = None
         self.defaults = SamplingDefaults()
@@ -106,15 +66,15 @@ class ModelHost:
             max_rows=settings.max_batch,
             ageing_seconds=settings.ageing_seconds,
         )
-        self.dispatcher = Dispatcher(source.id, Scheduler(limits), stats)
+        self._recovery = Recovery(settings.max_batch)
+        self.dispatcher = Dispatcher(source.id, Scheduler(limits), self._recovery, memory, stats)
+        self._keeper = EngineKeeper(start_link, self.dispatcher.on_step, self._on_lost)
         self._settings = settings
-        self._start_link = start_link
         self._on_change = on_change
+        self._memory = memory
         self._stats = stats
-        self._link: Link | None = None
-        self._loaded: asyncio.Future[Loaded] | None = None
-        self._recovery = Recovery()
         self._task: asyncio.Task[None] | None = None
+        self._watchdog: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
 
     @property
@@ -133,7 +93,7 @@ class ModelHost:
     @property
     def engine_pid(self) -> int | None:
         """The engine's process, while there is one."""
-        return self._link.pid if self._link else None
+        return self._keeper.pid
 
     def check_ready(self) -> None:
         """Raises the error of a state in which no new call is taken."""
@@ -159,7 +119,6 @@ class ModelHost:
     def load(self) -> None:
         """Start to load, and return. `settled` tells the end."""
         self.error = ""
-        self._recovery = Recovery()
         self._move(ModelState.LOADING)
         self._run(self._first_start())
 
@@ -169,19 +128,20 @@ class ModelHost:
 
     def unload(self, force: bool = False) -> None:
         """Start to let calls finish and then free the memory; with `force`, end them."""
-        self._move(ModelState.UNLOADING)
+        if self.state is not ModelState.UNLOADING:
+            self._move(ModelState.UNLOADING)
+            self._run(self._stop())
         if force:
             self.dispatcher.fail_all(lambda: Draining(f"model {self.source.id} is being unloaded"))
-        self._run(self._stop())
 
     async def close(self) -> None:
         """End the engine and all that waits for it, whatever the state."""
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [task for task in (self._task, self._watchdog) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self.dispatcher.fail_all(lambda: Draining("the server has stopped"))
-        await self._end_link()
-        self.dispatcher.detach()
+        await self._end_engine()
         self.dispatcher.close()
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
@@ -190,7 +150,7 @@ class ModelHost:
         self._task = asyncio.create_task(work, name=f"model {self.source.id}")
 
     def _move(self, state: ModelState) -> None:
-        if state not in _NEXT[self.state]:
+        if state not in NEXT[self.state]:
             raise ModelLoading(
                 f"model {self.source.id} is {self.state.value}", retry_after_seconds=RETRY_LOADING_SECONDS
             )
@@ -208,106 +168,109 @@ class ModelHost:
             # The tokenizer loads beside the engine: each takes a second or more.
             reading = asyncio.create_task(asyncio.to_thread(load_tokenizer, path))
             try:
-                await self._start_engine(path)
+                await self._start_engine()
             finally:
                 await asyncio.wait([reading])
-            tokenizer = reading.result()
-        except (ModelSourceError, ModelFailed, ValueError, OSError) as error:
-            await self._end_link()
+            self.tokenizer = reading.result()
+        except (ModelSourceError, EngineFailed, ValueError, OSError) as error:
+            await self._end_engine()
             self._give_up(str(error))
             return
-        self.tokenizer = tokenizer
         self.defaults = SamplingDefaults() if path.startswith(SCRIPT_PREFIX) else read_sampling_defaults(Path(path))
         self._ready()
 
-    async def _restart(self, backoff_seconds: float) -> None:
-        await asyncio.sleep(backoff_seconds)
-        try:
-            await self._start_engine(self.located.path if self.located else "")
-        except (OSError, ModelFailed) as error:
-            await self._end_link()
-            self._lost(str(error))
-            return
-        self._stats.restarts[self.source.id] += 1
-        self._ready()
-
-    async def _start_engine(self, path: str) -> None:
-        """Raises ModelFailed when the worker cannot load the model, or dies of it."""
-        self._loaded = asyncio.get_running_loop().create_future()
-        link = self._link = self._start_link(self._on_message, self._on_link_lost)
-        await link.start()
-        link.send(
+    async def _start_engine(self) -> None:
+        assert self.located is not None
+        self.info = await self._keeper.start(
             Load(
-                path=path,
+                path=self.located.path,
                 max_rows=self._settings.max_batch,
                 prefill_step_tokens=self._settings.prefill_step_tokens,
-                memory_limit_bytes=self._settings.memory_limit_bytes,
+                memory_limit_bytes=self._memory.limit_for_next(),
                 trust_remote_code=self._settings.trust_remote_code,
             )
         )
-        self.info = await self._loaded
 
     def _ready(self) -> None:
-        link, info = self._link, self.info
-        assert link is not None and info is not None
-        free_bytes = int(max(0, info.memory_bytes - info.weights_bytes) * KV_SHARE_OF_FREE_MEMORY)
-        self.dispatcher.scheduler.set_budget(KvBudget(max(1, free_bytes), info.kv_bytes_per_token))
+        info = self.info
+        assert info is not None
+        name, dispatcher = self.source.id, self.dispatcher
+        self._memory.loaded(name, info.memory_bytes, info.weights_bytes, dispatcher.changed)
+        dispatcher.scheduler.set_budget(KvBudget(self._memory.kv_bytes(), info.kv_bytes_per_token))
+        self._recovery.started(asyncio.get_running_loop().time())
         self._move(ModelState.READY)
-        self.dispatcher.attach(link.send)
+        dispatcher.attach(self._keeper.send)
+        watch = self._keeper.watch(lambda: dispatcher.stalled_seconds, self._settings.stall_seconds, self._on_stall)
+        self._watchdog = asyncio.create_task(watch, name=f"watchdog {name}")
 
     async def _stop(self) -> None:
         if self.dispatcher.attached:
             await self.dispatcher.idle()
         self.dispatcher.fail_all(lambda: Draining(f"model {self.source.id} is being unloaded"))
-        self.dispatcher.detach()
-        await self._end_link()
+        await self._end_engine()
         self.tokenizer = None
         self.info = None
         self._move(ModelState.UNLOADED)
 
-    async def _end_link(self) -> None:
-        link, self._link = self._link, None
-        if link:
-            await link.close()
+    async def _end_engine(self) -> None:
+        self.dispatcher.detach()
+        if self._watchdog:
+            self._watchdog.cancel()
+        await self._keeper.close()
+        self._memory.unloaded(self.source.id)
 
-    # What the engine says.
+    # Losses.
 
-    def _on_message(self, message: FromWorker) -> None:
-        match message:
-            case Step():
-                if message.tokens:
-                    self._recovery.progress()
-                self.dispatcher.on_step(message)
-            case Loaded() if self._loaded and not self._loaded.done():
-                self._loaded.set_result(message)
-            case LoadFailed() if self._loaded and not self._loaded.done():
-                self._loaded.set_exception(ModelFailed(message.reason))
-
-    def _on_link_lost(self, why: str) -> None:
-        self._link = None
-        if self._loaded and not self._loaded.done():
-            self._loaded.set_exception(ModelFailed(f"the engine ended while it loaded the model: {why}"))
-            return
-        log.error("model %s lost its engine: %s", self.source.id, why)
-        if self.state is ModelState.UNLOADING:
-            self.dispatcher.detach()
-            self.dispatcher.fail_all(lambda: ModelFailed(f"the engine of model {self.source.id} ended: {why}"))
-        elif self.state is ModelState.READY:
-            self._lost(why)
-
-    def _lost(self, why: str) -> None:
-        running = self.dispatcher.detach()
-        decision = self._recovery.crashed(why)
-        if isinstance(decision, GiveUp):
-            self._give_up(decision.reason)
-            return
-        log.warning(
-            "model %s: %d requests will go on in another engine in %.1f s",
-            self.source.id, len(running), decision.backoff_seconds,
-        )  # fmt: skip
+    def _on_stall(self) -> None:
+        """Not SERVING from here on; the loss follows when the old engine has been reaped."""
+        self._stats.stalls[self.source.id] += 1
         if self.state is ModelState.READY:
             self._move(ModelState.LOADING)
-        self._run(self._restart(decision.backoff_seconds))
+
+    def _on_lost(self, why: str) -> None:
+        name = self.source.id
+        log.error("model %s lost its engine: %s", name, why)
+        self._stats.crashes[name] += 1
+        running = self.dispatcher.detach()
+        self._memory.unloaded(name)
+        if self.state is ModelState.UNLOADING:
+            self.dispatcher.fail_all(lambda: ModelFailed(f"the engine of model {name} ended: {why}"))
+            return
+        self._decide(running, why)
+
+    def _decide(self, running: tuple[int, ...], why: str) -> None:
+        """Carry out what the recovery says of a crash."""
+        verdict = self._recovery.crashed(running, why, asyncio.get_running_loop().time())
+        if verdict.gave_up:
+            self._give_up(verdict.gave_up)
+            return
+        dispatcher = self.dispatcher
+        dispatcher.fail_keys(verdict.poison, lambda: PoisonRequest("the request crashed the engine, alone, twice"))
+        dispatcher.fail_keys(
+            verdict.exhausted,
+            lambda: InternalError(f"the engine died under the request, and under {MAX_RESUMES} attempts to resume it"),
+        )
+        resumed = len(running) - len(verdict.poison) - len(verdict.exhausted)
+        self._stats.resumed[self.source.id] += resumed
+        log.warning(
+            "model %s: another engine in %.1f s, %d requests go on there",
+            self.source.id,
+            verdict.backoff_seconds,
+            resumed,
+        )
+        if self.state is ModelState.READY:
+            self._move(ModelState.LOADING)
+        self._run(self._restart(verdict.backoff_seconds))
+
+    async def _restart(self, backoff_seconds: float) -> None:
+        await asyncio.sleep(backoff_seconds)
+        try:
+            await self._start_engine()
+        except EngineFailed as error:
+            self._decide((), str(error))
+            return
+        self._stats.restarts[self.source.id] += 1
+        self._ready()
 
     def _give_up(self, reason: str) -> None:
         self.error = reason

@@ -8,12 +8,19 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from mlx_grpc.errors import Draining, MlxGrpcError, ModelLoading
+from mlx_grpc.errors import (
+    CancelledByAdmin,
+    Draining,
+    InvalidField,
+    MlxGrpcError,
+    ModelLoading,
+    UnsupportedField,
+)
 from mlx_grpc.observe.stats import RecentError, Stats
 from mlx_grpc.request import Chat, GenerationRequest
 from mlx_grpc.service.catalog import Catalog
 from mlx_grpc.service.defaults import resolve_max_tokens, resolve_sampling
-from mlx_grpc.service.encode import encode, require_tokens
+from mlx_grpc.service.encode import encode_prompt
 from mlx_grpc.service.generation import Generation, Plan
 from mlx_grpc.service.host import RETRY_LOADING_SECONDS, ModelHost
 from mlx_grpc.service.tokenizer import Tokenizer
@@ -50,9 +57,7 @@ class Service:
             host.dispatcher.drop(generation)
             self._count(generation)
 
-    async def _accept(
-        self, request: GenerationRequest, deadline_seconds: float | None
-    ) -> tuple[ModelHost, Generation]:
+    async def _accept(self, request: GenerationRequest, deadline_seconds: float | None) -> tuple[ModelHost, Generation]:
         arrived_seconds = asyncio.get_running_loop().time()
         self._check_accepting()
         host = self.catalog.get(request.model)
@@ -81,14 +86,30 @@ class Service:
         if generation.completed is not None:
             timings = generation.completed.timings
             stats.cached_prompt_tokens[model] += generation.completed.usage.cached_prompt_tokens
-            stats.queue_seconds.append(timings.queue_seconds)
-            stats.first_token_seconds.append(timings.first_token_seconds)
+            stats.record_latencies(timings.queue_seconds, timings.first_token_seconds)
 
     def _remember(self, error: MlxGrpcError, model: str, generation_id: str = "") -> None:
-        """Keep the error for people to look at; its message never holds a prompt."""
-        self.stats.recent_errors.append(
-            RecentError(time.time(), model or self.catalog.default_id, error.reason, error.message[:200], generation_id)
-        )
+        """Keep the error for people to look at. What it says of a field may quote the request, so there the name is all."""
+        text = f"field {error.field}" if isinstance(error, InvalidField | UnsupportedField) else error.message[:200]
+        name = (model or self.catalog.default_id)[:100]
+        self.stats.recent_errors.append(RecentError(time.time(), name, error.reason, text, generation_id))
+
+    def cancel(self, generation_id: str) -> bool:
+        """An operator ends a call; False where none with that id is live."""
+        for host in self.catalog.hosts:
+            for generation in host.dispatcher.live:
+                if generation.plan.generation_id == generation_id:
+                    host.dispatcher.fail(generation, CancelledByAdmin("an operator of the server ended the request"))
+                    return True
+        return False
+
+    def refusal(self) -> MlxGrpcError | None:
+        """Why a call for the default model would not be taken now; None when it would."""
+        try:
+            self._check_accepting()
+            return self.catalog.get("").refusal()
+        except MlxGrpcError as error:
+            return error
 
     def tokenizer(self, model: str) -> tuple[ModelHost, Tokenizer]:
         """A model's tokenizer, which outlives its engine's crashes. Raises as a generation would."""
@@ -119,9 +140,11 @@ class Service:
         self, request: GenerationRequest, host: ModelHost, arrived_seconds: float, deadline_seconds: float | None
     ) -> tuple[Plan, Tokenizer]:
         info, tokenizer, context_length = host.info, host.tokenizer, host.context_length
-        assert info is not None and tokenizer is not None and request.input is not None
+        assert info is not None
+        assert tokenizer is not None
+        assert request.input is not None
         validate_for_model(request, info.vocab_size)
-        prompt = require_tokens(await encode(request.input, tokenizer), "input")
+        prompt = await encode_prompt(request.input, tokenizer, context_length)
         stop = request.stop
         plan = Plan(
             generation_id=f"gen-{uuid.uuid4().hex}",
@@ -137,7 +160,7 @@ class Service:
             max_duration_seconds=stop.max_duration_seconds,
             output=request.output,
             priority=request.priority,
-            start_of_text=isinstance(request.input, Chat),
+            start_of_text=isinstance(request.input, Chat) and not request.input.continue_final_message,
             arrived_seconds=arrived_seconds,
             deadline_seconds=deadline_seconds,
         )

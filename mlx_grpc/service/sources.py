@@ -9,7 +9,7 @@ from mlx_grpc.errors import InvalidField
 from mlx_grpc.models.fetch import resolve
 from mlx_grpc.models.progress import ProgressReporter, SilentProgress
 from mlx_grpc.models.sources import HubModel, ModelSourceError, NamedSource, parse
-from mlx_grpc.service.host import Located, ModelSource
+from mlx_grpc.service.model_state import Located, ModelSource
 from mlx_grpc.service.tokenizer import SCRIPT_PREFIX
 
 SCRIPTED_ID = "scripted"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from mlx_grpc.errors import InvalidField
+from mlx_grpc.errors import InvalidField, PromptTooLong
 from mlx_grpc.request import GenerationRequest, Output, Sampling, Stop
 from mlx_grpc.service.stops import check_stop_strings
 
@@ -18,6 +18,8 @@ MAX_LOGIT_BIAS_ENTRIES = 1024
 MAX_LOGIT_BIAS = 1000.0
 MAX_TOP_LOGPROBS = 20
 MAX_SEED = 2**64 - 1
+MAX_CHARACTERS_PER_TOKEN = 64
+"""Ordinary text has 1 to 6, rows of spaces or dashes may have some ten."""
 
 # path, how to read it, lowest, highest, whether the lowest itself is allowed, how a person would say it
 _Range = tuple[str, Callable[[Sampling], float | None], float, float, bool, str]
@@ -41,11 +43,32 @@ def validate(request: GenerationRequest) -> None:
         raise InvalidField("one of prompt, chat and token_ids is required", field="input")
     if request.input == "":
         raise InvalidField("prompt is empty", field="prompt")
+    if isinstance(request.input, str):
+        check_unicode(request.input, "prompt")
     if request.input == ():
         raise InvalidField("token_ids is empty", field="token_ids.ids")
     _check_sampling(request.sampling)
     _check_stop(request.stop)
     _check_output(request.output)
+
+
+def check_unicode(text: str, field: str) -> None:
+    """JSON can carry halves of surrogate pairs, which no encoding has. Raises InvalidField."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidField("half a surrogate pair is no character", field=field) from None
+
+
+def check_characters(text: str, context_length: int) -> None:
+    """Refuse what is far past any context before time goes into its tokens. Raises PromptTooLong."""
+    if len(text) > MAX_CHARACTERS_PER_TOKEN * context_length:
+        raise PromptTooLong(
+            f"the prompt has {len(text)} characters, more than {MAX_CHARACTERS_PER_TOKEN} for each token of the "
+            f"context of {context_length}",
+            field="input",
+            metadata={"prompt_characters": str(len(text)), "context_length": str(context_length)},
+        )
 
 
 def check_token_ids(ids: Iterable[int], vocab_size: int, field: str) -> None:
@@ -113,6 +136,8 @@ def _check_stop(stop: Stop) -> None:
             f"min_tokens is {stop.min_tokens}, which is above max_tokens, {stop.max_tokens}", field="stop.min_tokens"
         )
     check_stop_strings(stop.stop_strings)
+    for position, stop_string in enumerate(stop.stop_strings):
+        check_unicode(stop_string, f"stop.stop_strings[{position}]")
     if len(stop.stop_token_ids) > MAX_STOP_TOKEN_IDS:
         raise InvalidField(
             f"{len(stop.stop_token_ids)} stop tokens, which may be at most {MAX_STOP_TOKEN_IDS}",

@@ -1,0 +1,77 @@
+"""One allocator for all engines of the device: who may fill how much with KV cache.
+
+Each engine's weights are taken off the whole; what is left is for the caches of all of them together. An engine gets what
+the others have not reserved just now, and is asked again whenever one of them lets go, so the guard never latches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+KV_SHARE = 0.9
+"""Of what the weights leave; the rest is for activations and everybody else."""
+
+
+@dataclass(slots=True)
+class _Engine:
+    weights_bytes: int
+    reserved_bytes: int
+    on_change: Callable[[], None]
+
+
+class DeviceMemory:
+    """Bytes of one device. `limit_bytes` 0: what the first engine finds there."""
+
+    def __init__(self, limit_bytes: int = 0) -> None:
+        self._wanted_bytes = limit_bytes
+        self._limit_bytes = limit_bytes
+        self._engines: dict[str, _Engine] = {}
+
+    @property
+    def total_bytes(self) -> int:
+        """What all engines may use together; 0 until one has told."""
+        return self._limit_bytes
+
+    @property
+    def weights_bytes(self) -> int:
+        """What all weights take."""
+        return sum(engine.weights_bytes for engine in self._engines.values())
+
+    def loaded(self, model: str, memory_bytes: int, weights_bytes: int, on_change: Callable[[], None]) -> None:
+        """An engine has loaded its model. `memory_bytes` is what it found on the device; `on_change` is called when what it
+        may have has changed."""
+        self._limit_bytes = self._limit_bytes or memory_bytes
+        self._engines[model] = _Engine(weights_bytes, 0, on_change)
+        self._tell_others(model)
+
+    def unloaded(self, model: str) -> None:
+        """An engine has ended, and its memory is free."""
+        if self._engines.pop(model, None) is not None:
+            self._tell_others(model)
+
+    def limit_for_next(self) -> int:
+        """What an engine that starts now must stay within, its weights included; 0 leaves it to the device."""
+        return max(1, self._wanted_bytes - self.weights_bytes) if self._wanted_bytes else 0
+
+    def kv_bytes(self) -> int:
+        """What one engine's caches may take while all others are idle; at least 1, since 0 would mean no limit."""
+        return max(1, int((self._limit_bytes - self.weights_bytes) * KV_SHARE))
+
+    def others_bytes(self, model: str) -> int:
+        """What the caches of the other engines have reserved."""
+        return sum(engine.reserved_bytes for name, engine in self._engines.items() if name != model)
+
+    def reserve(self, model: str, kv_bytes: int) -> None:
+        """The engine's caches may now take so much."""
+        engine = self._engines.get(model)
+        if engine is None or engine.reserved_bytes == kv_bytes:
+            return
+        shrank, engine.reserved_bytes = kv_bytes < engine.reserved_bytes, kv_bytes
+        if shrank:
+            self._tell_others(model)
+
+    def _tell_others(self, model: str) -> None:
+        for name, engine in self._engines.items():
+            if name != model:
+                engine.on_change()
