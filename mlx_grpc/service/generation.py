@@ -8,10 +8,9 @@ than max_tokens.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 
 from mlx_grpc.engine import messages
-from mlx_grpc.engine.messages import RowPrefill, RowToken, SamplingParams
+from mlx_grpc.engine.messages import RowPrefill, RowToken
 from mlx_grpc.errors import MlxGrpcError, SlowReader
 from mlx_grpc.request import (
     Completed,
@@ -19,9 +18,7 @@ from mlx_grpc.request import (
     Event,
     Finished,
     FinishReason,
-    Output,
     Prefill,
-    Priority,
     Queued,
     Started,
     Timings,
@@ -29,6 +26,7 @@ from mlx_grpc.request import (
     TopLogprob,
     Usage,
 )
+from mlx_grpc.service.plan import Plan
 from mlx_grpc.service.text import TextStream
 from mlx_grpc.service.tokenizer import Tokenizer
 
@@ -36,28 +34,6 @@ MAX_UNREAD_TOKENS = 8192
 """Kept for a reader that is behind; with 20 alternatives each that is about 20 MB."""
 MIN_LOGPROB = -9999.0
 """JSON has no infinity; OpenAI's API sends this for a token that cannot be."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A request, validated and complete: nothing is left to a default. Times are seconds on the loop's clock."""
-
-    generation_id: str
-    request_id: str
-    model: str
-    prompt: list[int]
-    sampling: SamplingParams
-    max_tokens: int
-    min_tokens: int
-    eos_ids: frozenset[int]
-    stop_token_ids: frozenset[int]
-    stop_strings: tuple[str, ...]
-    max_duration_seconds: float | None
-    output: Output
-    priority: Priority
-    start_of_text: bool
-    arrived_seconds: float
-    deadline_seconds: float | None
 
 
 class Generation:

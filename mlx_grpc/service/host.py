@@ -1,7 +1,8 @@
 """One model's life: its engine, its tokenizer, its calls.
 
 Health is what the state says: a model that is READY takes calls, all others refuse them with the error of their state.
-When the engine is lost, calls that were accepted wait, `recovery` decides who goes on when, and the host starts another.
+When the engine is lost, calls that were accepted wait, `recovery` decides who goes on when, and the host starts
+another.
 """
 
 from __future__ import annotations
@@ -17,10 +18,7 @@ from mlx_grpc.engine.messages import Load, Loaded
 from mlx_grpc.errors import (
     Draining,
     InternalError,
-    MlxGrpcError,
     ModelFailed,
-    ModelLoading,
-    ModelNotFound,
     PoisonRequest,
 )
 from mlx_grpc.models.sources import ModelSourceError
@@ -32,16 +30,14 @@ from mlx_grpc.service.defaults import SamplingDefaults, read_sampling_defaults
 from mlx_grpc.service.dispatch import Dispatcher
 from mlx_grpc.service.keeper import EngineFailed, EngineKeeper
 from mlx_grpc.service.memory import DeviceMemory
-from mlx_grpc.service.model_state import NEXT, Located, ModelSource, ModelState, Settings
+from mlx_grpc.service.model_state import Located, ModelLife, ModelSource, ModelState, Settings
 from mlx_grpc.service.recovery import MAX_RESUMES, Recovery
 from mlx_grpc.service.tokenizer import SCRIPT_PREFIX, Tokenizer, load_tokenizer
 
 log = logging.getLogger(__name__)
 
-RETRY_LOADING_SECONDS = 2.0
 
-
-class ModelHost:
+class ModelHost(ModelLife):
     """A model that the server knows, in memory or not."""
 
     def __init__(
@@ -53,9 +49,8 @@ class ModelHost:
         memory: DeviceMemory,
         stats: Stats,
     ) -> None:
+        super().__init__(source.id, lambda: on_change(self))
         self.source = source
-        self.state = ModelState.UNLOADED
-        self.error = ""
         self.located: Located | None = None
         self.info: Loaded | None = None
         self.tokenizer: Tokenizer | None = None
@@ -70,12 +65,10 @@ class ModelHost:
         self.dispatcher = Dispatcher(source.id, Scheduler(limits), self._recovery, memory, stats)
         self._keeper = EngineKeeper(start_link, self.dispatcher.on_step, self._on_lost)
         self._settings = settings
-        self._on_change = on_change
         self._memory = memory
         self._stats = stats
         self._task: asyncio.Task[None] | None = None
         self._watchdog: asyncio.Task[None] | None = None
-        self._settled = asyncio.Event()
 
     @property
     def context_length(self) -> int:
@@ -95,41 +88,18 @@ class ModelHost:
         """The engine's process, while there is one."""
         return self._keeper.pid
 
-    def check_ready(self) -> None:
-        """Raises the error of a state in which no new call is taken."""
-        error = self.refusal()
-        if error is not None:
-            raise error
-
-    def refusal(self) -> MlxGrpcError | None:
-        """Why no new call is taken now; None when one is."""
-        name = self.source.id
-        match self.state:
-            case ModelState.READY:
-                return None
-            case ModelState.LOADING:
-                return ModelLoading(f"model {name} is loading", retry_after_seconds=RETRY_LOADING_SECONDS)
-            case ModelState.FAILED:
-                return ModelFailed(f"model {name} has failed: {self.error}")
-            case ModelState.UNLOADED | ModelState.UNLOADING:
-                return ModelNotFound(f"model {name} is not loaded", resource=name)
-
     # Life.
 
     def load(self) -> None:
         """Start to load, and return. `settled` tells the end."""
         self.error = ""
-        self._move(ModelState.LOADING)
+        self.move(ModelState.LOADING)
         self._run(self._first_start())
-
-    async def settled(self) -> None:
-        """Returns when the model is READY, FAILED or UNLOADED."""
-        await self._settled.wait()
 
     def unload(self, force: bool = False) -> None:
         """Start to let calls finish and then free the memory; with `force`, end them."""
         if self.state is not ModelState.UNLOADING:
-            self._move(ModelState.UNLOADING)
+            self.move(ModelState.UNLOADING)
             self._run(self._stop())
         if force:
             self.dispatcher.fail_all(lambda: Draining(f"model {self.source.id} is being unloaded"))
@@ -148,18 +118,6 @@ class ModelHost:
         if self._task:
             self._task.cancel()
         self._task = asyncio.create_task(work, name=f"model {self.source.id}")
-
-    def _move(self, state: ModelState) -> None:
-        if state not in NEXT[self.state]:
-            raise ModelLoading(
-                f"model {self.source.id} is {self.state.value}", retry_after_seconds=RETRY_LOADING_SECONDS
-            )
-        self.state = state
-        if state in (ModelState.LOADING, ModelState.UNLOADING):
-            self._settled.clear()
-        else:
-            self._settled.set()
-        self._on_change(self)
 
     async def _first_start(self) -> None:
         try:
@@ -198,7 +156,7 @@ class ModelHost:
         self._memory.loaded(name, info.memory_bytes, info.weights_bytes, dispatcher.changed)
         dispatcher.scheduler.set_budget(KvBudget(self._memory.kv_bytes(), info.kv_bytes_per_token))
         self._recovery.started(asyncio.get_running_loop().time())
-        self._move(ModelState.READY)
+        self.move(ModelState.READY)
         dispatcher.attach(self._keeper.send)
         watch = self._keeper.watch(lambda: dispatcher.stalled_seconds, self._settings.stall_seconds, self._on_stall)
         self._watchdog = asyncio.create_task(watch, name=f"watchdog {name}")
@@ -210,7 +168,7 @@ class ModelHost:
         await self._end_engine()
         self.tokenizer = None
         self.info = None
-        self._move(ModelState.UNLOADED)
+        self.move(ModelState.UNLOADED)
 
     async def _end_engine(self) -> None:
         self.dispatcher.detach()
@@ -225,7 +183,7 @@ class ModelHost:
         """Not SERVING from here on; the loss follows when the old engine has been reaped."""
         self._stats.stalls[self.source.id] += 1
         if self.state is ModelState.READY:
-            self._move(ModelState.LOADING)
+            self.move(ModelState.LOADING)
 
     def _on_lost(self, why: str) -> None:
         name = self.source.id
@@ -259,7 +217,7 @@ class ModelHost:
             resumed,
         )
         if self.state is ModelState.READY:
-            self._move(ModelState.LOADING)
+            self.move(ModelState.LOADING)
         self._run(self._restart(verdict.backoff_seconds))
 
     async def _restart(self, backoff_seconds: float) -> None:
@@ -275,4 +233,4 @@ class ModelHost:
     def _give_up(self, reason: str) -> None:
         self.error = reason
         self.dispatcher.fail_all(lambda: ModelFailed(f"model {self.source.id} has failed: {reason}"))
-        self._move(ModelState.FAILED)
+        self.move(ModelState.FAILED)

@@ -1,4 +1,5 @@
-"""Keeps one engine: starts it, watches that it delivers, ends it. Starting another after a loss is the host's decision."""
+"""Keeps one engine: starts it, watches that it delivers, ends it. Starting another after a loss is the host's
+decision."""
 
 from __future__ import annotations
 

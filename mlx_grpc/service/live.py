@@ -17,8 +17,8 @@ Send = Callable[[ToWorker], None]
 
 
 class LiveCalls:
-    """Every call that the scheduler knows and somebody waits for. A call leaves once: its reader went, it failed, its time
-    is up, or the engine ended it; the scheduler, and where it holds a row the engine, are told."""
+    """Every call that the scheduler knows and somebody waits for. A call leaves once: its reader went, it failed, its
+    time is up, or the engine ended it; the scheduler, and where it holds a row the engine, are told."""
 
     def __init__(self, scheduler: Scheduler, recovery: Recovery) -> None:
         self.scheduler = scheduler

@@ -1,7 +1,7 @@
 """One allocator for all engines of the device: who may fill how much with KV cache.
 
-Each engine's weights are taken off the whole; what is left is for the caches of all of them together. An engine gets what
-the others have not reserved just now, and is asked again whenever one of them lets go, so the guard never latches.
+Each engine's weights are taken off the whole; what is left is for the caches of all of them together. An engine gets
+what the others have not reserved just now, and is asked again whenever one of them lets go, so the guard never latches.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class DeviceMemory:
         return sum(engine.weights_bytes for engine in self._engines.values())
 
     def loaded(self, model: str, memory_bytes: int, weights_bytes: int, on_change: Callable[[], None]) -> None:
-        """An engine has loaded its model. `memory_bytes` is what it found on the device; `on_change` is called when what it
-        may have has changed."""
+        """An engine has loaded its model. `memory_bytes` is what it found on the device; `on_change` is called when
+        what it may have has changed."""
         self._limit_bytes = self._limit_bytes or memory_bytes
         self._engines[model] = _Engine(weights_bytes, 0, on_change)
         self._tell_others(model)

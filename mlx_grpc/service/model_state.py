@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
+
+from mlx_grpc.errors import MlxGrpcError, ModelFailed, ModelLoading, ModelNotFound
+
+RETRY_LOADING_SECONDS = 2.0
 
 
 class ModelState(enum.Enum):
@@ -41,6 +46,52 @@ class ModelSource:
 
     id: str
     locate: Callable[[], Located]
+
+
+class ModelLife:
+    """A model's state, and what it means for those who call. `on_change` is called at each change."""
+
+    def __init__(self, name: str, on_change: Callable[[], None]) -> None:
+        self.state = ModelState.UNLOADED
+        self.error = ""
+        """Why it failed, one line."""
+        self._name = name
+        self._on_change = on_change
+        self._settled = asyncio.Event()
+
+    async def settled(self) -> None:
+        """Returns when the model is READY, FAILED or UNLOADED."""
+        await self._settled.wait()
+
+    def move(self, state: ModelState) -> None:
+        """Take the state, if the table allows it; raises ModelLoading, since the way there is what the model is on."""
+        if state not in NEXT[self.state]:
+            raise ModelLoading(f"model {self._name} is {self.state.value}", retry_after_seconds=RETRY_LOADING_SECONDS)
+        self.state = state
+        if state in (ModelState.LOADING, ModelState.UNLOADING):
+            self._settled.clear()
+        else:
+            self._settled.set()
+        self._on_change()
+
+    def refusal(self) -> MlxGrpcError | None:
+        """Why no new call is taken now; None when one is."""
+        name = self._name
+        match self.state:
+            case ModelState.READY:
+                return None
+            case ModelState.LOADING:
+                return ModelLoading(f"model {name} is loading", retry_after_seconds=RETRY_LOADING_SECONDS)
+            case ModelState.FAILED:
+                return ModelFailed(f"model {name} has failed: {self.error}")
+            case ModelState.UNLOADED | ModelState.UNLOADING:
+                return ModelNotFound(f"model {name} is not loaded", resource=name)
+
+    def check_ready(self) -> None:
+        """Raises the error of a state in which no new call is taken."""
+        error = self.refusal()
+        if error is not None:
+            raise error
 
 
 class Settings(Protocol):

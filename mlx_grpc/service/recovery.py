@@ -2,15 +2,18 @@
 
 The rules:
 
-- A crash makes the requests that were running its suspects. Suspects resume in halves, one half at a time; while any are on
-  trial nobody else enters, so that a crash says something about them and one out-of-memory does not become a storm.
+- A crash makes the requests that were running its suspects. Suspects resume in halves, one half at a time; while any
+  are on trial nobody else enters, so that a crash says something about them and one out-of-memory does not become a
+  storm.
 - A token delivered after the resume clears a suspect. When all of a half are cleared or ended, the next half joins.
-- A crash during a trial makes suspects of those on trial alone; the cleared ones that died with them stand aside until the
-  trials are over.
-- After CALM_RESUMES rounds of halves the suspects join one by one, so that even the largest batch comes down to one request
-  before it has used up its resumes: two halves, one crash among those cleared before it, and two alone are five.
+- A crash during a trial makes suspects of those on trial alone; the cleared ones that died with them stand aside until
+  the trials are over.
+- After CALM_RESUMES rounds of halves the suspects join one by one, so that even the largest batch comes down to one
+  request before it has used up its resumes: two halves, one crash among those cleared before it, and two alone are
+  five.
 - Who crashes the engine alone, twice, is poison. Who has been resumed MAX_RESUMES times without a token is given up.
-- A crash halves the rows that may run at once, for it may have been the memory; each RAISE_AFTER_STEPS good steps double them.
+- A crash halves the rows that may run at once, for it may have been the memory; each RAISE_AFTER_STEPS good steps
+  double them.
 - The first restart is quick, the next ones back off. Too many crashes in a row without any progress fail the model; an
   engine that lived for STABLE_SECONDS starts the count anew.
 """

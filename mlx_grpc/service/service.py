@@ -21,8 +21,10 @@ from mlx_grpc.request import Chat, GenerationRequest
 from mlx_grpc.service.catalog import Catalog
 from mlx_grpc.service.defaults import resolve_max_tokens, resolve_sampling
 from mlx_grpc.service.encode import encode_prompt
-from mlx_grpc.service.generation import Generation, Plan
-from mlx_grpc.service.host import RETRY_LOADING_SECONDS, ModelHost
+from mlx_grpc.service.generation import Generation
+from mlx_grpc.service.host import ModelHost
+from mlx_grpc.service.model_state import RETRY_LOADING_SECONDS
+from mlx_grpc.service.plan import Plan
 from mlx_grpc.service.tokenizer import Tokenizer
 from mlx_grpc.service.validate import validate, validate_for_model
 
@@ -89,7 +91,8 @@ class Service:
             stats.record_latencies(timings.queue_seconds, timings.first_token_seconds)
 
     def _remember(self, error: MlxGrpcError, model: str, generation_id: str = "") -> None:
-        """Keep the error for people to look at. What it says of a field may quote the request, so there the name is all."""
+        """Keep the error for people to look at. What it says of a field may quote the request, so there the name is
+        all."""
         text = f"field {error.field}" if isinstance(error, InvalidField | UnsupportedField) else error.message[:200]
         name = (model or self.catalog.default_id)[:100]
         self.stats.recent_errors.append(RecentError(time.time(), name, error.reason, text, generation_id))

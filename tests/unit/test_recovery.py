@@ -54,7 +54,8 @@ class Engine:
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 7, 8, 16, 33, 64])
 def test_one_poison_request_is_found_and_nobody_else_is_failed(rows: int) -> None:
-    """Wherever it stands in a batch of any size, it is poison after two crashes alone, and has not been resumed too often."""
+    """Wherever it stands in a batch of any size, it is poison after two crashes alone, and has not been resumed too
+    often."""
     for bad in range(rows):
         engine = Engine(rows, {bad})
         engine.crash()
