@@ -1,0 +1,146 @@
+"""The engine on MLX: rows in, a Step out, with `batch` beneath. It decides when a row is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import mlx.core as mx
+
+from mlx_grpc.engine.batch import Decoded, RowGenerator
+from mlx_grpc.engine.loading import Model, load_model
+from mlx_grpc.engine.messages import (
+    LENGTH,
+    RUNNING,
+    STOPPED,
+    Load,
+    Loaded,
+    Row,
+    RowFailed,
+    RowPrefill,
+    RowToken,
+    Step,
+    TokenLogprobs,
+)
+from mlx_grpc.engine.protocol import LoadError, row_problem
+from mlx_grpc.engine.sampler import BatchSampler, RowLogprobs
+
+CPU_PREFILL_STEP_TOKENS = 256
+GPU_PREFILL_STEP_TOKENS = 2048
+
+
+def open_mlx(load: Load, notes: Sequence[str] = ()) -> MlxEngine:
+    """Load a model folder. Raises LoadError. `notes` go to the server with what loading found itself."""
+    try:
+        return MlxEngine(load_model(load, notes), load)
+    except LoadError:
+        _drop_streams()
+        raise
+
+
+def _drop_streams() -> None:
+    """This thread is done with MLX. A stream that a thread leaves behind can abort the process when that ends."""
+    mx.synchronize()
+    mx.clear_streams()
+
+
+class MlxEngine:
+    """A batch of rows of one model."""
+
+    def __init__(self, model: Model, load: Load) -> None:
+        self.loaded: Loaded = model.loaded
+        self._max_rows = load.max_rows
+        default_tokens = GPU_PREFILL_STEP_TOKENS if model.on_gpu else CPU_PREFILL_STEP_TOKENS
+        self._prefill_step_tokens = load.prefill_step_tokens or default_tokens
+        self._sampler = BatchSampler(model.loaded.vocab_size)
+        self._generator: RowGenerator | None = RowGenerator(model.network, self._sampler, load.max_rows)
+        self._rows: dict[int, Row] = {}
+        self._counts: dict[int, int] = {}  # output tokens of each row, those of an earlier engine included
+
+    @property
+    def active_rows(self) -> int:
+        """Rows in the batch: waiting, in prefill or decoding."""
+        return len(self._rows)
+
+    @property
+    def generator(self) -> RowGenerator:
+        """The batch beneath. Raises RuntimeError when closed."""
+        if self._generator is None:
+            raise RuntimeError("the engine is closed")
+        return self._generator
+
+    def submit(self, rows: Sequence[Row]) -> list[RowFailed]:
+        """Take rows in; those it cannot take are returned. One row's error is no other's."""
+        failed = []
+        for row in rows:
+            free = self._max_rows - len(self._rows)
+            problem = row_problem(row, self.loaded.vocab_size, free) or self._enter(row)
+            if problem:
+                failed.append(RowFailed(row.row_id, problem))
+        return failed
+
+    def cancel(self, row_ids: Sequence[int]) -> list[int]:
+        """Take rows out; returns those that were in."""
+        present = [row_id for row_id in row_ids if row_id in self._rows]
+        self._remove(present)
+        return present
+
+    def step(self) -> Step:
+        """A token for each row that decodes; then, in the room that ended rows left, a chunk of prefill."""
+        tokens = [self._row_token(decoded) for decoded in self.generator.decode()]
+        self._remove([token.row_id for token in tokens if token.finish])
+        progress = self.generator.prefill(self._prefill_step_tokens)
+        return Step(
+            tokens=tokens,
+            prefill=[RowPrefill(row.row_id, row.processed, row.total) for row in progress],
+            active_rows=len(self._rows),
+            kv_bytes=self.generator.prompt_cache_nbytes,
+            memory_bytes=mx.get_active_memory(),
+        )
+
+    def close(self) -> None:
+        """Drop the batch and this thread's streams, which no other thread may: it cannot use MLX afterwards."""
+        if self._generator is not None:
+            self._generator.close()
+            self._generator = None
+        self._rows.clear()
+        _drop_streams()
+
+    def _enter(self, row: Row) -> str | None:
+        """Let a row in, or say in one line why it cannot be. Whatever goes wrong here is this row's alone."""
+        if row.row_id in self._rows:
+            return f"row {row.row_id} is in the batch already"
+        try:
+            self._sampler.add(row)
+            self.generator.enter(row.row_id, row.prompt + row.output)
+        except Exception as error:
+            self._sampler.remove([row.row_id])
+            return " ".join(str(error).split()) or type(error).__name__
+        self._rows[row.row_id] = row
+        self._counts[row.row_id] = len(row.output)
+        return None
+
+    def _remove(self, row_ids: Sequence[int]) -> None:
+        if row_ids:
+            self.generator.remove_rows(row_ids)
+            self._sampler.remove(row_ids)
+            for row_id in row_ids:
+                del self._rows[row_id], self._counts[row_id]
+
+    def _row_token(self, decoded: Decoded) -> RowToken:
+        row = self._rows[decoded.row_id]
+        self._counts[row.row_id] += 1
+        finish = RUNNING
+        if decoded.token in row.stop_ids:
+            finish = STOPPED
+        elif self._counts[row.row_id] >= row.max_tokens:
+            finish = LENGTH
+        return RowToken(row.row_id, decoded.token, finish, _token_logprobs(decoded.logprobs))
+
+
+def _token_logprobs(logprobs: RowLogprobs | None) -> TokenLogprobs | None:
+    if logprobs is None:
+        return None
+    chosen, top_ids, top = logprobs
+    # Their types say any rank and kind; these are a float, a row of ids and a row of floats.
+    return TokenLogprobs(cast(float, chosen.item()), cast(list[int], top_ids.tolist()), cast(list[float], top.tolist()))

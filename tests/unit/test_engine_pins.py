@@ -1,0 +1,14 @@
+"""What the engine leans on and nobody promises."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from mlx_grpc.engine import batch
+
+
+def test_mlx_lm_is_the_version_that_batch_was_written_for() -> None:
+    """engine/batch.py overrides and reads private parts of mlx_lm.generate's batch classes. When this fails,
+    read what changed there, run tests/integration/test_worker_mlx.py, and only then move MLX_LM_VERSION.
+    """
+    assert version("mlx-lm") == batch.MLX_LM_VERSION == "0.32.2"
