@@ -6,6 +6,7 @@ default here.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,6 +47,8 @@ class Config(BaseSettings):
     """Prompt tokens processed between two decode steps; 0 lets the engine choose for its device."""
     memory_limit_bytes: Annotated[int, Field(ge=0)] = 0
     """What the engines may use together; 0 is what the device has."""
+    prompt_cache_bytes: Annotated[int, Field(ge=0)] = 512 * 1024 * 1024
+    """KV caches of ended requests, kept for those that begin alike; for each model. 0 keeps none."""
     ageing_seconds: Annotated[float, Field(gt=0)] = 10.0
     max_request_bytes: Annotated[int, Field(ge=4096, le=1 << 30)] = 4 * 1024 * 1024
     default_max_tokens: Annotated[int, Field(ge=1)] = 512
@@ -54,6 +57,21 @@ class Config(BaseSettings):
     """An engine that has work and delivers nothing for so long is replaced."""
     slow_reader_seconds: Annotated[float, Field(gt=0)] = 30.0
     """A stream whose reader takes nothing for so long is ended."""
+    keepalive_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """A connection that was silent for so long is pinged."""
+    keepalive_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """A ping without an answer for so long ends the connection and its calls."""
+    cors_origin: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins whose pages may call the OpenAI-compatible port; `*` is every one. In the environment: with commas."""
+    tls_cert: Path | None = None
+    """PEM: the server's certificate and those that lead to its authority. Read again when it changes, as the key is."""
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    """PEM: who signs the certificates that clients then need."""
+    tokens: Path | None = None
+    """Bearer tokens that calls then need, one `name:scopes:sha256hex` a line. Read again when it changes."""
+    insecure: bool = False
+    """Serve other machines without TLS or tokens."""
     allow_model_management: bool = False
     trust_remote_code: bool = False
     log_level: str = "info"
@@ -62,9 +80,9 @@ class Config(BaseSettings):
     traces: bool = False
     """OpenTelemetry spans, sent where the usual OTEL_ variables say; those turn it on as well."""
 
-    @field_validator("model", mode="before")
+    @field_validator("model", "cors_origin", mode="before")
     @classmethod
-    def _split_models(cls, value: Any) -> Any:
+    def _split_list(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
@@ -79,3 +97,10 @@ def load_config(**flags: Any) -> Config:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"--{name.replace('_', '-')}: {first['msg']}") from None
+
+
+def asks_for_traces() -> bool:
+    """Whether OpenTelemetry's own variables say where spans go, and do not turn it off."""
+    off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
+    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    return not off and any(os.environ.get(name) for name in endpoints)

@@ -86,6 +86,14 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheControl:
+    """Whether and with whom the prompt cache is shared."""
+
+    bypass: bool = False
+    salt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """A request as the client sent it, field for field."""
 
@@ -96,6 +104,7 @@ class GenerationRequest:
     stop: Stop = Stop()
     output: Output = Output()
     priority: Priority = Priority.NORMAL
+    cache: CacheControl = CacheControl()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import msgspec
 
@@ -134,11 +134,11 @@ def started(kind: Callable[[], ThreadWorker | ChildWorker]) -> Iterator[ThreadWo
         worker.close()
 
 
-def load(worker: Worker, path: str | Script, max_rows: int = 16, prefill_step_tokens: int = 0) -> Loaded:
-    """Load a folder or a script; the worker must answer Loaded."""
+def load(worker: Worker, path: str | Script, max_rows: int = 16, prefill_step_tokens: int = 0, **more: Any) -> Loaded:
+    """Load a folder or a script; the worker must answer Loaded. `more` are other fields of Load."""
     if isinstance(path, Script):
         path = "script:" + msgspec.json.encode(path).decode()
-    worker.send(Load(path, max_rows, prefill_step_tokens))
+    worker.send(Load(path, max_rows, prefill_step_tokens, **more))
     answer = worker.receive()
     assert isinstance(answer, Loaded), answer
     return answer

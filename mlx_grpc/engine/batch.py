@@ -125,11 +125,20 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
         self._generation_batch = DecodeBatch.empty(model, sampler)
         self._steps = 0
 
-    def enter(self, row_id: int, tokens: Sequence[int]) -> None:
-        """Let a row wait for prefill. tokens: at least one."""
-        cache = make_prompt_cache(self.model)
+    def enter(self, row_id: int, tokens: Sequence[int], caches: list[Any] | None = None) -> None:
+        """Let a row wait for prefill. tokens: at least one; they go on after those that `caches` hold."""
+        cache = caches or make_prompt_cache(self.model)
         segments = [list(tokens[:-1]), list(tokens[-1:])]
         self._unprocessed_sequences.append((row_id, segments, _NO_LIMIT, cache, [], None, (), _NO_STOP_SEQUENCES))
+
+    def row_caches(self, row_id: int) -> list[Any] | None:
+        """A copy of the caches of a row that decodes, or has processed all its prompt but for the last token; None for
+        any other. They hold every token that was fed."""
+        with mx.stream(self._stream):
+            if row_id in self._generation_batch.uids:
+                caches: list[Any] = self._generation_batch.extract_cache(self._generation_batch.uids.index(row_id))
+                return caches
+        return None
 
     def remove_rows(self, row_ids: Collection[int]) -> None:
         """Take rows out, wherever they are. Unknown ids are ignored."""

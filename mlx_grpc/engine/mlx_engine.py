@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import cast
 
 import mlx.core as mx
+import msgspec
 
-from mlx_grpc.engine.batch import Decoded, RowGenerator
+from mlx_grpc.engine.batch import Decoded, Progress, RowGenerator
 from mlx_grpc.engine.loading import Model, load_model
 from mlx_grpc.engine.messages import (
     LENGTH,
@@ -22,11 +23,14 @@ from mlx_grpc.engine.messages import (
     Step,
     TokenLogprobs,
 )
+from mlx_grpc.engine.prefix_cache import PrefixCache
 from mlx_grpc.engine.protocol import LoadError, row_problem
 from mlx_grpc.engine.sampler import BatchSampler, RowLogprobs
 
 CPU_PREFILL_STEP_TOKENS = 256
 GPU_PREFILL_STEP_TOKENS = 2048
+MOST_FOR_PROMPT_CACHE = 0.25
+"""Of the memory that the weights leave."""
 
 
 def open_mlx(load: Load, notes: Sequence[str] = ()) -> MlxEngine:
@@ -48,14 +52,20 @@ class MlxEngine:
     """A batch of rows of one model."""
 
     def __init__(self, model: Model, load: Load) -> None:
-        self.loaded: Loaded = model.loaded
+        free_bytes = max(0, model.loaded.memory_bytes - model.loaded.weights_bytes)
+        prompt_cache_bytes = min(load.prompt_cache_bytes, int(free_bytes * MOST_FOR_PROMPT_CACHE))
+        self.loaded: Loaded = msgspec.structs.replace(model.loaded, prompt_cache_bytes=prompt_cache_bytes)
         self._max_rows = load.max_rows
         default_tokens = GPU_PREFILL_STEP_TOKENS if model.on_gpu else CPU_PREFILL_STEP_TOKENS
         self._prefill_step_tokens = load.prefill_step_tokens or default_tokens
         self._sampler = BatchSampler(model.loaded.vocab_size)
         self._generator: RowGenerator | None = RowGenerator(model.network, self._sampler, load.max_rows)
         self._rows: dict[int, Row] = {}
-        self._counts: dict[int, int] = {}  # output tokens of each row, those of an earlier engine included
+        self._outputs: dict[int, list[int]] = {}
+        """Tokens that each row generated, those of an earlier engine included; all of them have been fed."""
+        self._prefixes = PrefixCache(prompt_cache_bytes)
+        self._cached: dict[int, int] = {}
+        """How many tokens of each row came from the prompt cache."""
 
     @property
     def active_rows(self) -> int:
@@ -82,20 +92,21 @@ class MlxEngine:
     def cancel(self, row_ids: Sequence[int]) -> list[int]:
         """Take rows out; returns those that were in."""
         present = [row_id for row_id in row_ids if row_id in self._rows]
-        self._remove(present)
+        self._leave(present)
         return present
 
     def step(self) -> Step:
         """A token for each row that decodes; then, in the room that ended rows left, a chunk of prefill."""
         tokens = [self._row_token(decoded) for decoded in self.generator.decode()]
-        self._remove([token.row_id for token in tokens if token.finish])
+        self._leave([token.row_id for token in tokens if token.finish])
         progress = self.generator.prefill(self._prefill_step_tokens)
         return Step(
             tokens=tokens,
-            prefill=[RowPrefill(row.row_id, row.processed, row.total) for row in progress],
+            prefill=[self._row_prefill(row) for row in progress],
             active_rows=len(self._rows),
             kv_bytes=self.generator.prompt_cache_nbytes,
             memory_bytes=mx.get_active_memory(),
+            prompt_cache_bytes=self._prefixes.nbytes,
         )
 
     def close(self) -> None:
@@ -112,28 +123,43 @@ class MlxEngine:
             return f"row {row.row_id} is in the batch already"
         try:
             self._sampler.add(row)
-            self.generator.enter(row.row_id, row.prompt + row.output)
+            tokens = row.prompt + row.output
+            caches, held = self._prefixes.fetch(row.cache_salt, tokens) if row.use_cache else (None, 0)
+            self.generator.enter(row.row_id, tokens[held:], caches)
         except Exception as error:
             self._sampler.remove([row.row_id])
             return " ".join(str(error).split()) or type(error).__name__
         self._rows[row.row_id] = row
-        self._counts[row.row_id] = len(row.output)
+        self._outputs[row.row_id] = list(row.output)
+        self._cached[row.row_id] = held
         return None
 
-    def _remove(self, row_ids: Sequence[int]) -> None:
-        if row_ids:
-            self.generator.remove_rows(row_ids)
-            self._sampler.remove(row_ids)
-            for row_id in row_ids:
-                del self._rows[row_id], self._counts[row_id]
+    def _leave(self, row_ids: Sequence[int]) -> None:
+        """Take rows out of the batch; what they computed is kept for those who begin alike."""
+        if not row_ids:
+            return
+        for row_id in row_ids:
+            row = self._rows[row_id]
+            caches = self.generator.row_caches(row_id) if row.use_cache and self._prefixes.enabled else None
+            if caches is not None:
+                self._prefixes.keep(row.cache_salt, row.prompt + self._outputs[row_id], caches)
+        self.generator.remove_rows(row_ids)
+        self._sampler.remove(row_ids)
+        for row_id in row_ids:
+            del self._rows[row_id], self._outputs[row_id], self._cached[row_id]
+
+    def _row_prefill(self, progress: Progress) -> RowPrefill:
+        held = self._cached[progress.row_id]
+        return RowPrefill(progress.row_id, held + progress.processed, held + progress.total, held)
 
     def _row_token(self, decoded: Decoded) -> RowToken:
         row = self._rows[decoded.row_id]
-        self._counts[row.row_id] += 1
+        output = self._outputs[row.row_id]
+        output.append(decoded.token)
         finish = RUNNING
         if decoded.token in row.stop_ids:
             finish = STOPPED
-        elif self._counts[row.row_id] >= row.max_tokens:
+        elif len(output) >= row.max_tokens:
             finish = LENGTH
         return RowToken(row.row_id, decoded.token, finish, _token_logprobs(decoded.logprobs))
 

@@ -9,6 +9,7 @@ from google.protobuf.message import Message as ProtoMessage
 
 from mlx_grpc.errors import InvalidField
 from mlx_grpc.request import (
+    CacheControl,
     Chat,
     Completed,
     Delta,
@@ -65,6 +66,7 @@ def generation_request(proto: generation_pb2.GenerateRequest) -> GenerationReque
         stop=_stop(proto.stop),
         output=Output(proto.output.token_ids, proto.output.logprobs, proto.output.top_logprobs),
         priority=_PRIORITIES[proto.priority],
+        cache=CacheControl(proto.cache.bypass, proto.cache.salt),
     )
 
 

@@ -39,7 +39,8 @@ class Entry:
     """A request as the scheduler sees it.
 
     `key` is unique among those alive; `reserved_tokens` is prompt + max_tokens; `deadline_seconds` is a
-    moment, not a span.
+    moment, not a span. `prefill_tokens` is how many of the prompt are likely to be processed, where a
+    prompt cache may hold the others; None: all.
     """
 
     key: int
@@ -48,6 +49,7 @@ class Entry:
     reserved_tokens: int
     arrived_seconds: float
     deadline_seconds: float | None = None
+    prefill_tokens: int | None = None
 
     def is_expired(self, now_seconds: float) -> bool:
         """Whether the deadline is here."""

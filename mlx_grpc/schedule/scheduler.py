@@ -129,7 +129,8 @@ class Scheduler(Ledger):
         seen = self._engine_seen_seconds
         if entry.deadline_seconds is None or seen is None or now_seconds - seen > RATES_TRUSTED_SECONDS:
             return
-        needed = self.rates.first_token_seconds(entry.prompt_tokens, departures, self._turning_rows())
+        tokens = entry.prompt_tokens if entry.prefill_tokens is None else entry.prefill_tokens
+        needed = self.rates.first_token_seconds(tokens, departures, self._turning_rows())
         left_seconds = entry.deadline_seconds - now_seconds
         if needed is not None and needed / refusals.SPEED_DRIFT > left_seconds:
             raise refusals.deadline_unreachable(left_seconds, needed)

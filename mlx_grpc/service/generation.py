@@ -77,6 +77,8 @@ class Generation:
             stop_ids=sorted(plan.eos_ids | plan.stop_token_ids),
             sampling=plan.sampling,
             top_logprobs=plan.output.top_logprobs if plan.output.logprobs else -1,
+            use_cache=not plan.cache.bypass,
+            cache_salt=plan.cache.salt,
         )
 
     @property

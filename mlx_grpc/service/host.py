@@ -145,6 +145,7 @@ class ModelHost(ModelLife):
                 max_rows=self._settings.max_batch,
                 prefill_step_tokens=self._settings.prefill_step_tokens,
                 memory_limit_bytes=self._memory.limit_for_next(),
+                prompt_cache_bytes=self._settings.prompt_cache_bytes,
                 trust_remote_code=self._settings.trust_remote_code,
             )
         )
@@ -153,7 +154,8 @@ class ModelHost(ModelLife):
         info = self.info
         assert info is not None
         name, dispatcher = self.source.id, self.dispatcher
-        self._memory.loaded(name, info.memory_bytes, info.weights_bytes, dispatcher.changed)
+        fixed_bytes = info.weights_bytes + info.prompt_cache_bytes
+        self._memory.loaded(name, info.memory_bytes, fixed_bytes, dispatcher.changed)
         dispatcher.scheduler.set_budget(KvBudget(self._memory.kv_bytes(), info.kv_bytes_per_token))
         self._recovery.started(asyncio.get_running_loop().time())
         self.move(ModelState.READY)
@@ -222,6 +224,9 @@ class ModelHost(ModelLife):
 
     async def _restart(self, backoff_seconds: float) -> None:
         await asyncio.sleep(backoff_seconds)
+        if self.tokenizer is None:  # lost before the first start was through
+            await self._first_start()
+            return
         try:
             await self._start_engine()
         except EngineFailed as error:

@@ -118,5 +118,5 @@ class EngineKeeper:
         why = self._killed_for or why
         if self._loaded and not self._loaded.done():
             self._loaded.set_exception(EngineFailed(f"it ended while it loaded the model: {why}", permanent=False))
-        else:
+        elif self._loaded and self._loaded.exception() is None:  # else it could not load: `start` tells that
             self._on_lost(why)

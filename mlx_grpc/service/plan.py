@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlx_grpc.engine.messages import SamplingParams
-from mlx_grpc.request import Output, Priority
+from mlx_grpc.request import CacheControl, Output, Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class Plan:
     max_duration_seconds: float | None
     output: Output
     priority: Priority
+    cache: CacheControl
     start_of_text: bool
     arrived_seconds: float
     deadline_seconds: float | None

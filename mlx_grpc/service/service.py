@@ -17,6 +17,7 @@ from mlx_grpc.errors import (
     UnsupportedField,
 )
 from mlx_grpc.observe.stats import RecentError, Stats
+from mlx_grpc.observe.traces import CallSpan, NoTracing, Tracing
 from mlx_grpc.request import Chat, GenerationRequest
 from mlx_grpc.service.catalog import Catalog
 from mlx_grpc.service.defaults import resolve_max_tokens, resolve_sampling
@@ -32,7 +33,8 @@ from mlx_grpc.service.validate import validate, validate_for_model
 class Service:
     """Accepts calls until it drains."""
 
-    def __init__(self, catalog: Catalog, default_max_tokens: int, stats: Stats) -> None:
+    def __init__(self, catalog: Catalog, default_max_tokens: int, stats: Stats, tracing: Tracing | None = None) -> None:
+        self._tracing = tracing or NoTracing()
         self.catalog = catalog
         self.stats = stats
         self.draining = False
@@ -47,17 +49,20 @@ class Service:
         `deadline_seconds` is on the event loop's clock. Raises the errors of DESIGN's table that a request can meet
         before it is accepted.
         """
-        try:
-            host, generation = await self._accept(request, deadline_seconds)
-        except MlxGrpcError as error:
-            self.stats.refused[error.reason] += 1
-            self._remember(error, request.model)
-            raise
-        try:
-            yield generation
-        finally:
-            host.dispatcher.drop(generation)
-            self._count(generation)
+        with self._tracing.call() as span:
+            try:
+                host, generation = await self._accept(request, deadline_seconds)
+            except MlxGrpcError as error:
+                self.stats.refused[error.reason] += 1
+                self._remember(error, request.model)
+                span.failed(error.reason)
+                raise
+            try:
+                yield generation
+            finally:
+                host.dispatcher.drop(generation)
+                self._count(generation)
+                note_end(span, generation)
 
     async def _accept(self, request: GenerationRequest, deadline_seconds: float | None) -> tuple[ModelHost, Generation]:
         arrived_seconds = asyncio.get_running_loop().time()
@@ -163,8 +168,31 @@ class Service:
             max_duration_seconds=stop.max_duration_seconds,
             output=request.output,
             priority=request.priority,
+            cache=request.cache,
             start_of_text=isinstance(request.input, Chat) and not request.input.continue_final_message,
             arrived_seconds=arrived_seconds,
             deadline_seconds=deadline_seconds,
         )
         return plan, tokenizer
+
+
+def note_end(span: CallSpan, generation: Generation) -> None:
+    """What a span may know of a call that has ended: numbers and names, no content."""
+    plan = generation.plan
+    span.note(
+        model=plan.model,
+        generation_id=plan.generation_id,
+        prompt_tokens=len(plan.prompt),
+        completion_tokens=len(generation.output_ids),
+    )
+    if generation.error is not None:
+        span.failed(generation.error.reason)
+    elif generation.completed is not None and generation.finished is not None:
+        timings = generation.completed.timings
+        span.note(
+            finish_reason=generation.finished.reason.value,
+            queue_seconds=timings.queue_seconds,
+            first_token_seconds=timings.first_token_seconds,
+        )
+    else:
+        span.note(finish_reason="abandoned")

@@ -23,8 +23,10 @@ def model_source(
     if script.startswith(SCRIPT_PREFIX) or text.startswith(SCRIPT_PREFIX):
         name, path = (SCRIPTED_ID, text) if text.startswith(SCRIPT_PREFIX) else (alias, script)
         return ModelSource(name, lambda: Located(path))
-    named = parse(text)
+    return _found_by(parse(text), cache_dir, make_progress)
 
+
+def _found_by(named: NamedSource, cache_dir: Path | None, make_progress: Callable[[], ProgressReporter]) -> ModelSource:
     def locate() -> Located:
         local = resolve(named, cache_dir, make_progress())
         return Located(str(local.folder), local.revision)
@@ -40,4 +42,5 @@ def callers_source(text: str, cache_dir: Path | None) -> ModelSource:
         raise InvalidField(str(error), field="model") from None
     if not isinstance(named, NamedSource) or not isinstance(named.source, HubModel) or named.alias:
         raise InvalidField("model must be one that ListModels lists, or a Hugging Face id", field="model")
-    return model_source(text, cache_dir)
+    # Not read a second time as an operator's: a folder of that spelling beside the server is nothing to a caller.
+    return _found_by(named, cache_dir, SilentProgress)

@@ -129,27 +129,27 @@ class Survey:
 
     def _running(self) -> tuple[RunningRequest, ...]:
         """The oldest first."""
-        loop_seconds = asyncio.get_running_loop().time()
-        shown: list[RunningRequest] = []
-        for host in self._service.catalog.hosts:
-            for generation in host.dispatcher.live:
-                plan = generation.plan
-                shown.append(
-                    RunningRequest(
-                        generation_id=plan.generation_id,
-                        request_id=plan.request_id,
-                        model=plan.model,
-                        state=host.dispatcher.scheduler.state(generation.key).name.lower(),
-                        priority=Priority(plan.priority).name.lower(),
-                        age_seconds=loop_seconds - plan.arrived_seconds,
-                        prompt_tokens=len(plan.prompt),
-                        generated_tokens=len(generation.output_ids),
-                        max_tokens=plan.max_tokens,
-                    )
-                )
-                if len(shown) == MAX_RUNNING_SHOWN:
-                    return tuple(shown)
-        return tuple(shown)
+        live = [
+            (generation, host.dispatcher.scheduler.state(generation.key))
+            for host in self._service.catalog.hosts
+            for generation in host.dispatcher.live
+        ]
+        live.sort(key=lambda one: one[0].plan.arrived_seconds)
+        now_seconds = asyncio.get_running_loop().time()
+        return tuple(
+            RunningRequest(
+                generation_id=generation.plan.generation_id,
+                request_id=generation.plan.request_id,
+                model=generation.plan.model,
+                state=state.name.lower(),
+                priority=Priority(generation.plan.priority).name.lower(),
+                age_seconds=now_seconds - generation.plan.arrived_seconds,
+                prompt_tokens=len(generation.plan.prompt),
+                generated_tokens=len(generation.output_ids),
+                max_tokens=generation.plan.max_tokens,
+            )
+            for generation, state in live[:MAX_RUNNING_SHOWN]
+        )
 
 
 def server_state(service: Service) -> tuple[ServerState, str]:

@@ -13,6 +13,7 @@ from mlx_grpc.request import GenerationRequest, Output, Sampling, Stop
 from mlx_grpc.service.stops import check_stop_strings
 
 MAX_REQUEST_ID_CHARACTERS = 128
+MAX_SALT_CHARACTERS = 128
 MAX_STOP_TOKEN_IDS = 64
 MAX_LOGIT_BIAS_ENTRIES = 1024
 MAX_LOGIT_BIAS = 1000.0
@@ -47,6 +48,8 @@ def validate(request: GenerationRequest) -> None:
         check_unicode(request.input, "prompt")
     if request.input == ():
         raise InvalidField("token_ids is empty", field="token_ids.ids")
+    if len(request.cache.salt) > MAX_SALT_CHARACTERS:
+        raise InvalidField(f"a salt has at most {MAX_SALT_CHARACTERS} characters", field="cache.salt")
     _check_sampling(request.sampling)
     _check_stop(request.stop)
     _check_output(request.output)

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from mlx_grpc.v1 import chat_pb2 as mlx__grpc_dot_v1_dot_chat__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmlx_grpc/v1/generation.proto\x12\x0bmlx_grpc.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16mlx_grpc/v1/chat.proto\"\xb7\x03\n\x0fGenerateRequest\x12\x19\n\x05model\x18\x01 \x01(\tH\x01R\x05model\x88\x01\x01\x12\"\n\nrequest_id\x18\x02 \x01(\tH\x02R\trequestId\x88\x01\x01\x12\x18\n\x06prompt\x18\x03 \x01(\tH\x00R\x06prompt\x12\'\n\x04\x63hat\x18\x04 \x01(\x0b\x32\x11.mlx_grpc.v1.ChatH\x00R\x04\x63hat\x12\x34\n\ttoken_ids\x18\x05 \x01(\x0b\x32\x15.mlx_grpc.v1.TokenIdsH\x00R\x08tokenIds\x12\x31\n\x08sampling\x18\n \x01(\x0b\x32\x15.mlx_grpc.v1.SamplingR\x08sampling\x12%\n\x04stop\x18\x0b \x01(\x0b\x32\x11.mlx_grpc.v1.StopR\x04stop\x12+\n\x06output\x18\x0c \x01(\x0b\x32\x13.mlx_grpc.v1.OutputR\x06output\x12\x36\n\x08priority\x18\r \x01(\x0e\x32\x15.mlx_grpc.v1.PriorityH\x03R\x08priority\x88\x01\x01\x42\x07\n\x05inputB\x08\n\x06_modelB\r\n\x0b_request_idB\x0b\n\t_priority\"\x1c\n\x08TokenIds\x12\x10\n\x03ids\x18\x01 \x03(\rR\x03ids\"\xf2\x04\n\x08Sampling\x12%\n\x0btemperature\x18\x01 \x01(\x02H\x00R\x0btemperature\x88\x01\x01\x12\x18\n\x05top_p\x18\x02 \x01(\x02H\x01R\x04topP\x88\x01\x01\x12\x18\n\x05top_k\x18\x03 \x01(\rH\x02R\x04topK\x88\x01\x01\x12\x18\n\x05min_p\x18\x04 \x01(\x02H\x03R\x04minP\x88\x01\x01\x12\x32\n\x12repetition_penalty\x18\x05 \x01(\x02H\x04R\x11repetitionPenalty\x88\x01\x01\x12\x30\n\x11repetition_window\x18\x06 \x01(\rH\x05R\x10repetitionWindow\x88\x01\x01\x12.\n\x10presence_penalty\x18\x07 \x01(\x02H\x06R\x0fpresencePenalty\x88\x01\x01\x12\x30\n\x11\x66requency_penalty\x18\x08 \x01(\x02H\x07R\x10\x66requencyPenalty\x88\x01\x01\x12\x43\n\nlogit_bias\x18\t \x03(\x0b\x32$.mlx_grpc.v1.Sampling.LogitBiasEntryR\tlogitBias\x12\x17\n\x04seed\x18\n \x01(\x04H\x08R\x04seed\x88\x01\x01\x1a<\n\x0eLogitBiasEntry\x12\x10\n\x03key\x18\x01 \x01(\rR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x02R\x05value:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\x14\n\x12_repetition_windowB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x07\n\x05_seed\"\xa6\x02\n\x04Stop\x12\"\n\nmax_tokens\x18\x01 \x01(\rH\x00R\tmaxTokens\x88\x01\x01\x12\"\n\nmin_tokens\x18\x02 \x01(\rH\x01R\tminTokens\x88\x01\x01\x12!\n\x0cstop_strings\x18\x03 \x03(\tR\x0bstopStrings\x12$\n\x0estop_token_ids\x18\x04 \x03(\rR\x0cstopTokenIds\x12\"\n\nignore_eos\x18\x05 \x01(\x08H\x02R\tignoreEos\x88\x01\x01\x12<\n\x0cmax_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bmaxDurationB\r\n\x0b_max_tokensB\r\n\x0b_min_tokensB\r\n\x0b_ignore_eos\"\x9f\x01\n\x06Output\x12 \n\ttoken_ids\x18\x01 \x01(\x08H\x00R\x08tokenIds\x88\x01\x01\x12\x1f\n\x08logprobs\x18\x02 \x01(\x08H\x01R\x08logprobs\x88\x01\x01\x12&\n\x0ctop_logprobs\x18\x03 \x01(\rH\x02R\x0btopLogprobs\x88\x01\x01\x42\x0c\n\n_token_idsB\x0b\n\t_logprobsB\x0f\n\r_top_logprobs\"]\n\nStopDetail\x12!\n\x0bstop_string\x18\x01 \x01(\tH\x00R\nstopString\x12$\n\rstop_token_id\x18\x02 \x01(\rH\x00R\x0bstopTokenIdB\x06\n\x04stop\"\x84\x01\n\x0cTokenLogprob\x12\x19\n\x08token_id\x18\x01 \x01(\rR\x07tokenId\x12\x14\n\x05token\x18\x02 \x01(\x0cR\x05token\x12\x18\n\x07logprob\x18\x03 \x01(\x02R\x07logprob\x12)\n\x03top\x18\x04 \x03(\x0b\x32\x17.mlx_grpc.v1.TopLogprobR\x03top\"W\n\nTopLogprob\x12\x19\n\x08token_id\x18\x01 \x01(\rR\x07tokenId\x12\x14\n\x05token\x18\x02 \x01(\x0cR\x05token\x12\x18\n\x07logprob\x18\x03 \x01(\x02R\x07logprob\"\x8b\x01\n\x05Usage\x12#\n\rprompt_tokens\x18\x01 \x01(\rR\x0cpromptTokens\x12\x30\n\x14\x63\x61\x63hed_prompt_tokens\x18\x02 \x01(\rR\x12\x63\x61\x63hedPromptTokens\x12+\n\x11\x63ompletion_tokens\x18\x03 \x01(\rR\x10\x63ompletionTokens\"\x9d\x02\n\x07Timings\x12/\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05queue\x12\x33\n\x07prefill\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07prefill\x12H\n\x13time_to_first_token\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x10timeToFirstToken\x12\x31\n\x06\x64\x65\x63ode\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06\x64\x65\x63ode\x12/\n\x05total\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05total*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x11\n\rPRIORITY_HIGH\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x10\n\x0cPRIORITY_LOW\x10\x03*\x9e\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x1f\n\x1b\x46INISH_REASON_STOP_SEQUENCE\x10\x02\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x03\x12\x1c\n\x18\x46INISH_REASON_TIME_LIMIT\x10\x04\x42U\n\x14io.github.mlxgrpc.v1P\x01Z;github.com/mlx-grpc/mlx-grpc/clients/go/mlxgrpcv1;mlxgrpcv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmlx_grpc/v1/generation.proto\x12\x0bmlx_grpc.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16mlx_grpc/v1/chat.proto\"\xe8\x03\n\x0fGenerateRequest\x12\x19\n\x05model\x18\x01 \x01(\tH\x01R\x05model\x88\x01\x01\x12\"\n\nrequest_id\x18\x02 \x01(\tH\x02R\trequestId\x88\x01\x01\x12\x18\n\x06prompt\x18\x03 \x01(\tH\x00R\x06prompt\x12\'\n\x04\x63hat\x18\x04 \x01(\x0b\x32\x11.mlx_grpc.v1.ChatH\x00R\x04\x63hat\x12\x34\n\ttoken_ids\x18\x05 \x01(\x0b\x32\x15.mlx_grpc.v1.TokenIdsH\x00R\x08tokenIds\x12\x31\n\x08sampling\x18\n \x01(\x0b\x32\x15.mlx_grpc.v1.SamplingR\x08sampling\x12%\n\x04stop\x18\x0b \x01(\x0b\x32\x11.mlx_grpc.v1.StopR\x04stop\x12+\n\x06output\x18\x0c \x01(\x0b\x32\x13.mlx_grpc.v1.OutputR\x06output\x12\x36\n\x08priority\x18\r \x01(\x0e\x32\x15.mlx_grpc.v1.PriorityH\x03R\x08priority\x88\x01\x01\x12/\n\x05\x63\x61\x63he\x18\x0e \x01(\x0b\x32\x19.mlx_grpc.v1.CacheControlR\x05\x63\x61\x63heB\x07\n\x05inputB\x08\n\x06_modelB\r\n\x0b_request_idB\x0b\n\t_priority\"\x1c\n\x08TokenIds\x12\x10\n\x03ids\x18\x01 \x03(\rR\x03ids\"\xf2\x04\n\x08Sampling\x12%\n\x0btemperature\x18\x01 \x01(\x02H\x00R\x0btemperature\x88\x01\x01\x12\x18\n\x05top_p\x18\x02 \x01(\x02H\x01R\x04topP\x88\x01\x01\x12\x18\n\x05top_k\x18\x03 \x01(\rH\x02R\x04topK\x88\x01\x01\x12\x18\n\x05min_p\x18\x04 \x01(\x02H\x03R\x04minP\x88\x01\x01\x12\x32\n\x12repetition_penalty\x18\x05 \x01(\x02H\x04R\x11repetitionPenalty\x88\x01\x01\x12\x30\n\x11repetition_window\x18\x06 \x01(\rH\x05R\x10repetitionWindow\x88\x01\x01\x12.\n\x10presence_penalty\x18\x07 \x01(\x02H\x06R\x0fpresencePenalty\x88\x01\x01\x12\x30\n\x11\x66requency_penalty\x18\x08 \x01(\x02H\x07R\x10\x66requencyPenalty\x88\x01\x01\x12\x43\n\nlogit_bias\x18\t \x03(\x0b\x32$.mlx_grpc.v1.Sampling.LogitBiasEntryR\tlogitBias\x12\x17\n\x04seed\x18\n \x01(\x04H\x08R\x04seed\x88\x01\x01\x1a<\n\x0eLogitBiasEntry\x12\x10\n\x03key\x18\x01 \x01(\rR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x02R\x05value:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\x14\n\x12_repetition_windowB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x07\n\x05_seed\"\xa6\x02\n\x04Stop\x12\"\n\nmax_tokens\x18\x01 \x01(\rH\x00R\tmaxTokens\x88\x01\x01\x12\"\n\nmin_tokens\x18\x02 \x01(\rH\x01R\tminTokens\x88\x01\x01\x12!\n\x0cstop_strings\x18\x03 \x03(\tR\x0bstopStrings\x12$\n\x0estop_token_ids\x18\x04 \x03(\rR\x0cstopTokenIds\x12\"\n\nignore_eos\x18\x05 \x01(\x08H\x02R\tignoreEos\x88\x01\x01\x12<\n\x0cmax_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bmaxDurationB\r\n\x0b_max_tokensB\r\n\x0b_min_tokensB\r\n\x0b_ignore_eos\"\x9f\x01\n\x06Output\x12 \n\ttoken_ids\x18\x01 \x01(\x08H\x00R\x08tokenIds\x88\x01\x01\x12\x1f\n\x08logprobs\x18\x02 \x01(\x08H\x01R\x08logprobs\x88\x01\x01\x12&\n\x0ctop_logprobs\x18\x03 \x01(\rH\x02R\x0btopLogprobs\x88\x01\x01\x42\x0c\n\n_token_idsB\x0b\n\t_logprobsB\x0f\n\r_top_logprobs\"X\n\x0c\x43\x61\x63heControl\x12\x1b\n\x06\x62ypass\x18\x01 \x01(\x08H\x00R\x06\x62ypass\x88\x01\x01\x12\x17\n\x04salt\x18\x02 \x01(\tH\x01R\x04salt\x88\x01\x01\x42\t\n\x07_bypassB\x07\n\x05_salt\"]\n\nStopDetail\x12!\n\x0bstop_string\x18\x01 \x01(\tH\x00R\nstopString\x12$\n\rstop_token_id\x18\x02 \x01(\rH\x00R\x0bstopTokenIdB\x06\n\x04stop\"\x84\x01\n\x0cTokenLogprob\x12\x19\n\x08token_id\x18\x01 \x01(\rR\x07tokenId\x12\x14\n\x05token\x18\x02 \x01(\x0cR\x05token\x12\x18\n\x07logprob\x18\x03 \x01(\x02R\x07logprob\x12)\n\x03top\x18\x04 \x03(\x0b\x32\x17.mlx_grpc.v1.TopLogprobR\x03top\"W\n\nTopLogprob\x12\x19\n\x08token_id\x18\x01 \x01(\rR\x07tokenId\x12\x14\n\x05token\x18\x02 \x01(\x0cR\x05token\x12\x18\n\x07logprob\x18\x03 \x01(\x02R\x07logprob\"\x8b\x01\n\x05Usage\x12#\n\rprompt_tokens\x18\x01 \x01(\rR\x0cpromptTokens\x12\x30\n\x14\x63\x61\x63hed_prompt_tokens\x18\x02 \x01(\rR\x12\x63\x61\x63hedPromptTokens\x12+\n\x11\x63ompletion_tokens\x18\x03 \x01(\rR\x10\x63ompletionTokens\"\x9d\x02\n\x07Timings\x12/\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05queue\x12\x33\n\x07prefill\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07prefill\x12H\n\x13time_to_first_token\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x10timeToFirstToken\x12\x31\n\x06\x64\x65\x63ode\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06\x64\x65\x63ode\x12/\n\x05total\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05total*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x11\n\rPRIORITY_HIGH\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x10\n\x0cPRIORITY_LOW\x10\x03*\x9e\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x1f\n\x1b\x46INISH_REASON_STOP_SEQUENCE\x10\x02\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x03\x12\x1c\n\x18\x46INISH_REASON_TIME_LIMIT\x10\x04\x42U\n\x14io.github.mlxgrpc.v1P\x01Z;github.com/mlx-grpc/mlx-grpc/clients/go/mlxgrpcv1;mlxgrpcv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,30 +36,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\024io.github.mlxgrpc.v1P\001Z;github.com/mlx-grpc/mlx-grpc/clients/go/mlxgrpcv1;mlxgrpcv1'
   _globals['_SAMPLING_LOGITBIASENTRY']._loaded_options = None
   _globals['_SAMPLING_LOGITBIASENTRY']._serialized_options = b'8\001'
-  _globals['_PRIORITY']._serialized_start=2410
-  _globals['_PRIORITY']._serialized_end=2504
-  _globals['_FINISHREASON']._serialized_start=2507
-  _globals['_FINISHREASON']._serialized_end=2665
+  _globals['_PRIORITY']._serialized_start=2549
+  _globals['_PRIORITY']._serialized_end=2643
+  _globals['_FINISHREASON']._serialized_start=2646
+  _globals['_FINISHREASON']._serialized_end=2804
   _globals['_GENERATEREQUEST']._serialized_start=102
-  _globals['_GENERATEREQUEST']._serialized_end=541
-  _globals['_TOKENIDS']._serialized_start=543
-  _globals['_TOKENIDS']._serialized_end=571
-  _globals['_SAMPLING']._serialized_start=574
-  _globals['_SAMPLING']._serialized_end=1200
-  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_start=997
-  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_end=1057
-  _globals['_STOP']._serialized_start=1203
-  _globals['_STOP']._serialized_end=1497
-  _globals['_OUTPUT']._serialized_start=1500
-  _globals['_OUTPUT']._serialized_end=1659
-  _globals['_STOPDETAIL']._serialized_start=1661
-  _globals['_STOPDETAIL']._serialized_end=1754
-  _globals['_TOKENLOGPROB']._serialized_start=1757
-  _globals['_TOKENLOGPROB']._serialized_end=1889
-  _globals['_TOPLOGPROB']._serialized_start=1891
-  _globals['_TOPLOGPROB']._serialized_end=1978
-  _globals['_USAGE']._serialized_start=1981
-  _globals['_USAGE']._serialized_end=2120
-  _globals['_TIMINGS']._serialized_start=2123
-  _globals['_TIMINGS']._serialized_end=2408
+  _globals['_GENERATEREQUEST']._serialized_end=590
+  _globals['_TOKENIDS']._serialized_start=592
+  _globals['_TOKENIDS']._serialized_end=620
+  _globals['_SAMPLING']._serialized_start=623
+  _globals['_SAMPLING']._serialized_end=1249
+  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_start=1046
+  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_end=1106
+  _globals['_STOP']._serialized_start=1252
+  _globals['_STOP']._serialized_end=1546
+  _globals['_OUTPUT']._serialized_start=1549
+  _globals['_OUTPUT']._serialized_end=1708
+  _globals['_CACHECONTROL']._serialized_start=1710
+  _globals['_CACHECONTROL']._serialized_end=1798
+  _globals['_STOPDETAIL']._serialized_start=1800
+  _globals['_STOPDETAIL']._serialized_end=1893
+  _globals['_TOKENLOGPROB']._serialized_start=1896
+  _globals['_TOKENLOGPROB']._serialized_end=2028
+  _globals['_TOPLOGPROB']._serialized_start=2030
+  _globals['_TOPLOGPROB']._serialized_end=2117
+  _globals['_USAGE']._serialized_start=2120
+  _globals['_USAGE']._serialized_end=2259
+  _globals['_TIMINGS']._serialized_start=2262
+  _globals['_TIMINGS']._serialized_end=2547
 # @@protoc_insertion_point(module_scope)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 from pathlib import Path
@@ -12,7 +13,8 @@ from transformers import PreTrainedTokenizerBase
 from mlx_grpc.errors import InvalidField, UnsupportedField
 from mlx_grpc.request import Chat, Message
 from mlx_grpc.service import chat as module
-from mlx_grpc.service.chat import encode_chat, render_chat
+from mlx_grpc.service.chat import render_chat
+from mlx_grpc.service.encode import encode
 from mlx_grpc.service.tokenizer import ScriptedTokenizer, Tokenizer, load_tokenizer
 from tests.helpers_tokenizer import TEMPLATE, byte_level, make_folder, sentencepiece
 
@@ -58,7 +60,7 @@ def test_special_tokens_are_the_templates_alone(tmp_path: Path) -> None:
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({**config, "bos_token": "<s>"}))
     tokenizer = load_tokenizer(str(folder))
-    ids = encode_chat(Chat((HI,)), tokenizer)
+    ids = asyncio.run(encode(Chat((HI,)), tokenizer))
     (start,) = [token_id for token_id in ids if tokenizer.token_bytes(token_id) == b"<s>"]
     assert ids[0] == start
 

@@ -15,20 +15,24 @@ MAY_IMPORT = {
     "errors": "",
     "request": "errors",
     "config": "errors",
+    "listening": "",
     # from the wire down to the engine
-    "rpc": "v1 service models observe config request errors",
-    "http": "service models observe config request errors",
+    "server": "rpc http auth service models observe listening config request errors",
+    "rpc": "v1 auth service models observe listening config request errors",
+    "http": "auth listening service models observe config request errors",
     "service": "schedule engine models observe config request errors",
     "schedule": "request errors",
     "engine": "models observe config request errors",
     "models": "observe config errors",
     "observe": "config request errors",
+    # beside it: who may call, and over what
+    "auth": "listening config errors",
     # from the user's side
-    "cli": "client rpc http models observe config request errors v1",
+    "cli": "client auth server models observe config request errors v1",
     "client": "v1 request errors",
     "v1": "",
     # at the edges
-    "testing": "client rpc http service schedule engine models observe config request errors v1",
+    "testing": "client server rpc http service schedule engine models observe config request errors v1",
     "__main__": "cli",
     "__init__": "",
 }
@@ -55,7 +59,7 @@ MLX_MODULES = (
 MLX = {"mlx", "mlx_lm"}
 # The server imports this one for its names; it imports MLX when it runs, in the child.
 DOORS = {"mlx_grpc.engine.worker"}
-SERVER_ROOMS = {"rpc", "http", "service", "schedule", "observe", "cli", "client", "config", "request"}
+SERVER_ROOMS = {"server", "auth", "listening", "rpc", "http", "service", "schedule", "observe", "cli", "client", "config", "request"}
 
 
 def test_every_room_is_in_the_table() -> None:
