@@ -37,6 +37,11 @@ class GenerateOptions(TypedDict, total=False):
     priority: Priority | str
     """`Priority` or "high", "normal", "low"."""
 
+    cache_bypass: bool
+    """Neither read nor write the prompt cache."""
+    cache_salt: str
+    """Share the prompt cache only with requests of the same salt."""
+
     temperature: float
     """0 is greedy, 1 the model's own distribution."""
     top_p: float

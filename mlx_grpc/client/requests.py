@@ -27,6 +27,8 @@ def generate_request(
     stop_strings: Sequence[str] | str | None = None,
     max_duration_seconds: float | None = None,
     output_token_ids: bool | None = None,
+    cache_bypass: bool | None = None,
+    cache_salt: str | None = None,
     **settings: Any,
 ) -> generation_pb2.GenerateRequest:
     """A GenerateRequest from the arguments that `GenerateOptions` describes; None is not sent."""
@@ -41,6 +43,7 @@ def generate_request(
     the_chat = chat_message(messages, chat, template_args, continue_final_message)
     if the_chat is not None:
         request.chat.CopyFrom(the_chat)
+    settings["bypass"], settings["salt"] = cache_bypass, cache_salt
     settings["token_ids"] = output_token_ids
     settings["stop_strings"] = (stop_strings,) if isinstance(stop_strings, str) else stop_strings
     settings["max_duration"] = max_duration_seconds
@@ -49,8 +52,8 @@ def generate_request(
 
 
 def _assign_settings(request: generation_pb2.GenerateRequest, settings: dict[str, Any]) -> None:
-    """Each setting into the one of the three groups that has a field of its name."""
-    for path in ("sampling", "stop", "output"):
+    """Each setting into the one of the groups that has a field of its name."""
+    for path in ("sampling", "stop", "output", "cache"):
         group = getattr(request, path)
         names = [name for name in settings if name in group.DESCRIPTOR.fields_by_name]
         assign(group, path, {name: settings.pop(name) for name in names})
