@@ -53,8 +53,9 @@ def test_the_options_cover_the_schema() -> None:
     fields = {name for group in groups for name in group.DESCRIPTOR.fields_by_name}
     fields |= set(generation_pb2.GenerateRequest.DESCRIPTOR.fields_by_name)
     others = {"messages", "template_args", "continue_final_message", "output_token_ids", "max_duration_seconds"}
+    fields |= {f"cache_{name}" for name in generation_pb2.CacheControl.DESCRIPTOR.fields_by_name}
     ours = set(GenerateOptions.__annotations__)
-    assert fields - {"sampling", "stop", "output", "prompt", "max_duration"} == ours - others
+    assert fields - {"sampling", "stop", "output", "prompt", "max_duration", "cache"} == ours - others
 
 
 def test_zero_and_false_are_sent() -> None:
