@@ -124,6 +124,13 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
         self._prompt_batch = PromptBatch.empty(model, sampler)
         self._generation_batch = DecodeBatch.empty(model, sampler)
         self._steps = 0
+        self.prefilled_tokens = 0
+        """What the last prefill took, padding included."""
+
+    @property
+    def decoding_rows(self) -> int:
+        """Rows past their prompt."""
+        return len(self._generation_batch)
 
     def enter(self, row_id: int, tokens: Sequence[int], caches: list[Any] | None = None) -> None:
         """Let a row wait for prefill. tokens: at least one; they go on after those that `caches` hold."""
@@ -165,6 +172,7 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
             if admitted:
                 self._prompt_batch.extend(self._make_batch(admitted))
             started = self._start_decoding()  # prompts of one token have nothing to prefill
+            self.prefilled_tokens = 0
             progress = self._process_chunk(budget_tokens)
             return started + progress + self._start_decoding()
 
@@ -192,6 +200,7 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
             return []
         chunk = chunk_tokens(self._remaining(), budget_tokens)
         self._prompt_batch.prefill_step_size = chunk
+        self.prefilled_tokens = chunk * len(self._currently_processing)
         chunks = []
         for entry in self._currently_processing:
             segment = entry[0][0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import cast
 
@@ -23,12 +24,16 @@ from mlx_grpc.engine.messages import (
     Step,
     TokenLogprobs,
 )
+from mlx_grpc.engine.pace import PrefillPace
 from mlx_grpc.engine.prefix_cache import PrefixCache
 from mlx_grpc.engine.protocol import LoadError, row_problem
 from mlx_grpc.engine.sampler import BatchSampler, RowLogprobs
 
 CPU_PREFILL_STEP_TOKENS = 256
 GPU_PREFILL_STEP_TOKENS = 2048
+GPU_STALL_SECONDS = 0.1
+CPU_STALL_SECONDS = 0.5
+"""How long running streams may be held up by others' prompts, between two of their tokens."""
 MOST_FOR_PROMPT_CACHE = 0.25
 """Of the memory that the weights leave."""
 
@@ -57,7 +62,8 @@ class MlxEngine:
         self.loaded: Loaded = msgspec.structs.replace(model.loaded, prompt_cache_bytes=prompt_cache_bytes)
         self._max_rows = load.max_rows
         default_tokens = GPU_PREFILL_STEP_TOKENS if model.on_gpu else CPU_PREFILL_STEP_TOKENS
-        self._prefill_step_tokens = load.prefill_step_tokens or default_tokens
+        target_seconds = GPU_STALL_SECONDS if model.on_gpu else CPU_STALL_SECONDS
+        self._pace = PrefillPace(target_seconds, load.prefill_step_tokens or default_tokens)
         self._sampler = BatchSampler(model.loaded.vocab_size)
         self._generator: RowGenerator | None = RowGenerator(model.network, self._sampler, load.max_rows)
         self._rows: dict[int, Row] = {}
@@ -99,7 +105,7 @@ class MlxEngine:
         """A token for each row that decodes; then, in the room that ended rows left, a chunk of prefill."""
         tokens = [self._row_token(decoded) for decoded in self.generator.decode()]
         self._leave([token.row_id for token in tokens if token.finish])
-        progress = self.generator.prefill(self._prefill_step_tokens)
+        progress = self._prefill()
         return Step(
             tokens=tokens,
             prefill=[self._row_prefill(row) for row in progress],
@@ -108,6 +114,13 @@ class MlxEngine:
             memory_bytes=mx.get_active_memory(),
             prompt_cache_bytes=self._prefixes.nbytes,
         )
+
+    def _prefill(self) -> list[Progress]:
+        generator = self.generator
+        started = time.monotonic()
+        progress = generator.prefill(self._pace.budget_tokens(generator.decoding_rows))
+        self._pace.record(generator.prefilled_tokens, time.monotonic() - started)
+        return progress
 
     def close(self) -> None:
         """Drop the batch and this thread's streams, which no other thread may: it cannot use MLX afterwards."""
