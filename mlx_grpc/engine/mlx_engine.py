@@ -30,7 +30,7 @@ from mlx_grpc.engine.protocol import LoadError, row_problem
 from mlx_grpc.engine.sampler import BatchSampler, RowLogprobs
 
 CPU_PREFILL_STEP_TOKENS = 256
-GPU_PREFILL_STEP_TOKENS = 2048
+GPU_PREFILL_STEP_TOKENS = 8192
 GPU_STALL_SECONDS = 0.1
 CPU_STALL_SECONDS = 0.5
 """How long running streams may be held up by others' prompts, between two of their tokens."""

@@ -1,15 +1,18 @@
 """How much prefill fits between two decode steps without anybody noticing: pure arithmetic, told of times.
 
-Running streams wait while prompts are processed, so with rows decoding a step gets as many prompt tokens as, by the
-measured rate, take no longer than the target. With none decoding nobody waits, and the step takes all it may.
+Running streams wait while prompts are processed, so with rows decoding a step gets as many prompt tokens as take no
+longer than the target. How long tokens take is not assumed: on a GPU a small chunk costs about as much as a large one,
+on a CPU twice the tokens are twice the time. So the budget grows while steps stay below the target and shrinks when
+they pass it. With none decoding nobody waits, and the step takes all it may.
 """
 
 from __future__ import annotations
 
 MIN_TOKENS = 32
 """A smaller chunk takes about as long as this one."""
-FADE = 0.7
-"""How much of the old rate stays at each new measurement; chunks differ in length and position."""
+MOST_CHANGE = 2.0
+"""By how much one measurement may move the budget: one slow step, compiling its kernels perhaps, is not believed
+whole."""
 
 
 class PrefillPace:
@@ -19,21 +22,20 @@ class PrefillPace:
     def __init__(self, target_seconds: float, max_tokens: int) -> None:
         self._target_seconds = target_seconds
         self._max_tokens = max(1, max_tokens)
-        self._tokens_per_second: float | None = None
+        self._budget_tokens = float(self._max_tokens)
 
     def budget_tokens(self, decoding_rows: int) -> int:
-        """Tokens for the next step. Before anything has been measured, a quarter of the most."""
-        if decoding_rows == 0:
-            return self._max_tokens
-        if self._tokens_per_second is None:
-            return max(min(MIN_TOKENS, self._max_tokens), self._max_tokens // 4)
-        wanted = min(self._tokens_per_second * self._target_seconds, self._max_tokens)
-        return min(self._max_tokens, max(MIN_TOKENS, int(wanted)))
+        """Tokens for the next step."""
+        return self._max_tokens if decoding_rows == 0 else int(self._budget_tokens)
 
     def record(self, tokens: int, seconds: float) -> None:
-        """A step processed so many prompt tokens in that time. Small ones measure the step, not the tokens."""
-        if tokens < MIN_TOKENS or seconds <= 0.0:
+        """A step processed so many prompt tokens, padding included, in that time. One that was short because there was
+        no more to do tells that its tokens fit the target, and nothing of what more would take."""
+        if tokens <= 0 or seconds <= 0.0:
             return
-        rate = tokens / seconds
-        known = self._tokens_per_second
-        self._tokens_per_second = rate if known is None else FADE * known + (1.0 - FADE) * rate
+        change = min(MOST_CHANGE, max(1.0 / MOST_CHANGE, self._target_seconds / seconds))
+        wanted = tokens * change
+        if change < 1.0:
+            self._budget_tokens = max(min(MIN_TOKENS, self._max_tokens), min(self._budget_tokens, wanted))
+        else:
+            self._budget_tokens = min(self._max_tokens, max(self._budget_tokens, wanted))
