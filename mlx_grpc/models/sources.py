@@ -9,7 +9,10 @@ from pathlib import Path
 
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _HUB_ID = re.compile(
-    r"(?P<repo>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95})(?:@(?P<revision>[\w./-]{1,200}))?", re.ASCII
+    # A revision becomes a path in the hub's cache.
+    r"(?P<repo>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95})"
+    r"(?:@(?P<revision>(?=.{1,200}$)\w[\w.-]*(?:/\w[\w.-]*)*))?",
+    re.ASCII,
 )
 _PATH_STARTS = ("/", "./", "../", "~")
 DEFAULT_MODEL_ID = "SmolLM2-135M-Instruct"

@@ -41,7 +41,17 @@ def test_a_known_token_passes(access: Access, tokens: TokenFolder, form: str) ->
 
 @pytest.mark.parametrize(
     "headers",
-    [[], [""], ["Bearer"], ["Bearer "], ["Bearer nobody's"], ["{}"], ["Token {}"], ["Bearer {} {}"], ["Bearer {}", "Bearer {}"]],
+    [
+        [],
+        [""],
+        ["Bearer"],
+        ["Bearer "],
+        ["Bearer nobody's"],
+        ["{}"],
+        ["Token {}"],
+        ["Bearer {} {}"],
+        ["Bearer {}", "Bearer {}"],
+    ],
 )
 def test_all_else_is_no_token(access: Access, tokens: TokenFolder, headers: list[str]) -> None:
     """None, empty, unknown, of another scheme, or more than one."""

@@ -40,11 +40,16 @@ def test_good_files_are_taken(files: TlsFolder) -> None:
     Tls(files.cert, files.key, files.ca)
 
 
+def into_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 BREAK: dict[str, tuple[Callable[[TlsFolder, Authority], object], str]] = {
     "no certificate": (lambda files, _: files.cert.unlink(), "certificate .*cert.pem: No such file"),
     "no key": (lambda files, _: files.key.unlink(), "key .*key.pem: No such file"),
     "no CA": (lambda files, _: files.ca.unlink(), "client CA .*ca.pem: No such file"),
-    "a folder": (lambda files, _: (files.key.unlink(), files.key.mkdir()), "key .*: Is a directory"),
+    "a folder": (lambda files, _: into_folder(files.key), "key .*: Is a directory"),
     "empty": (lambda files, _: files.cert.write_bytes(b""), "not in PEM format"),
     "garbage": (lambda files, _: files.cert.write_bytes(b"\xff\x00"), "not in PEM format"),
     "a broken key": (lambda files, _: files.key.write_bytes(files.key.read_bytes()[:60]), "not in PEM format"),
