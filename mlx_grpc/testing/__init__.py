@@ -1,4 +1,4 @@
-"""A whole server in your own test's process, on a free port, with a model that is a script. Needs no MLX and no download.
+"""A whole server in your own test's process, on a free port, with a scripted model. Needs no MLX and no download.
 
 In an asyncio test, in the test's own event loop:
 
@@ -11,9 +11,11 @@ In any other test, in a thread with an event loop of its own:
     with mlx_grpc.testing.run(Script(replies={"ping": "pong"})) as server, Client(server.target) as client:
         answer = client.generate(prompt="ping")
 
-Everything but the model is what `mlx-grpc serve` runs: gRPC, validation, queue, scheduler, text. The engine runs in a thread,
-or with `engine="process"` in a child process as in service, where a script can also crash it. What `Script` can say is in
-`mlx_grpc.engine.script`. Settings are those of `mlx-grpc serve`: `run(max_queue=4)`.
+Everything but the model is what `mlx-grpc serve` runs: gRPC, validation, queue, scheduler, text. The engine runs in a
+thread, or with `engine="process"` in a child process as in service, where a script can also crash it. What `Script` can
+say is in `mlx_grpc.engine.script`. Settings are those of `mlx-grpc serve`: `run(max_queue=4)`.
+
+Programs in other languages start `python -m mlx_grpc.testing`.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ import msgspec
 from mlx_grpc.config import Config
 from mlx_grpc.engine.link import ProcessLink, StartLink, ThreadLink
 from mlx_grpc.engine.script import Fault, Script
-from mlx_grpc.rpc.server import Server
+from mlx_grpc.server import Server
 from mlx_grpc.service.catalog import Catalog
 from mlx_grpc.service.tokenizer import SCRIPT_PREFIX
 
@@ -45,6 +47,8 @@ class LocalServer:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.target = server.address
+        self.admin_url = f"{server.admin.scheme}://{server.admin.address}"
+        self.http_url = f"{server.http.scheme}://{server.http.address}"
 
     @property
     def catalog(self) -> Catalog:
