@@ -59,7 +59,10 @@ MLX_MODULES = (
 MLX = {"mlx", "mlx_lm"}
 # The server imports this one for its names; it imports MLX when it runs, in the child.
 DOORS = {"mlx_grpc.engine.worker"}
-SERVER_ROOMS = {"server", "auth", "listening", "rpc", "http", "service", "schedule", "observe", "cli", "client", "config", "request"}
+SERVER_ROOMS = {
+    "server", "auth", "listening", "rpc", "http", "service", "schedule", "observe", "cli", "client", "config",
+    "request",
+}  # fmt: skip
 
 
 def test_every_room_is_in_the_table() -> None:
@@ -133,7 +136,5 @@ def test_the_server_process_never_reaches_mlx() -> None:
 
 def test_modules_are_small() -> None:
     """A module past the limit wants splitting by noun."""
-    lengths = {
-        name: len(module.path.read_text(encoding="utf-8").splitlines()) for name, module in MODULES.items()
-    }
+    lengths = {name: len(module.path.read_text(encoding="utf-8").splitlines()) for name, module in MODULES.items()}
     assert not {name: lines for name, lines in lengths.items() if lines > LINES_AT_MOST}
