@@ -23,7 +23,7 @@ RELEASED := protos/released.binpb
 
 help: ## list the targets
 	@echo "targets (variables: PYTHON, EXTRA, ARGS):"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
 serve: $(SERVE) ## set up what is missing and serve the default model (ARGS='--model ...')
 	exec $(BIN)/mlx-grpc serve $(ARGS)
@@ -42,6 +42,7 @@ check: $(DEV) ## format, lint, types, protos, drift
 	$(BIN)/buf format --diff --exit-code
 	@if [ -f $(RELEASED) ]; then set -x; $(BIN)/buf breaking --against $(RELEASED); fi
 	$(BIN)/python tools/check_drift.py
+	$(BIN)/python tools/client_protos.py
 
 format: $(DEV) ## rewrite Python and protos in the house's format
 	$(BIN)/ruff check --fix-only .
@@ -57,6 +58,10 @@ released: $(DEV) ## at a release: keep the image of the protos that later change
 
 clean: ## remove .venv and all caches
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# tools, clients, client-LANGUAGE, client-protos, client-drift
+include clients/tools.mk
+clients client-go client-typescript client-java client-rust client-protos client-drift: $(DEV)
 
 $(MADE):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -1,7 +1,7 @@
 """The server's settings: one frozen Config, units in its names, and the only reader of the environment.
 
-A flag of `mlx-grpc serve` wins over its environment variable (`MLX_GRPC_` and its name in capitals), which wins over the
-default here.
+A flag of `mlx-grpc serve` wins over its environment variable (`MLX_GRPC_` and its name in capitals), which wins over
+the default here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every way a call can fail, in the project's own terms.
 
-The server raises these; `rpc.status` turns them into gRPC statuses and the HTTP bridge into HTTP ones. The Python client
-turns statuses back into the same classes, so that both sides speak of one tree:
+The server raises these; `rpc.status` turns them into gRPC statuses and the HTTP bridge into HTTP ones. The Python
+client turns statuses back into the same classes, so that both sides speak of one tree:
 
     MlxGrpcError
     ├── InvalidField            INVALID_ARGUMENT     INVALID_FIELD

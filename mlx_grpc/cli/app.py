@@ -18,6 +18,7 @@ from mlx_grpc.cli.models import models
 from mlx_grpc.cli.serve import serve
 from mlx_grpc.cli.status import status
 from mlx_grpc.cli.terminal import complain, say
+from mlx_grpc.cli.token import token
 
 DONE, FAILED, USAGE = 0, 1, 2
 INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -37,6 +38,7 @@ app.command()(generate)
 app.command()(chat)
 app.add_typer(models, name="models")
 app.command()(status)
+app.command()(token)
 
 
 def _version(wanted: bool) -> None:

@@ -46,6 +46,9 @@ def serve(
     slow_reader_seconds: Annotated[float | None, _flag("A stream that nobody reads this long ends.", "30")] = None,
     keepalive_seconds: Annotated[float | None, _flag("A connection silent for this long is pinged.", "30")] = None,
     keepalive_timeout_seconds: Annotated[float | None, _flag("An unanswered ping ends it after this.", "10")] = None,
+    cors_origin: Annotated[
+        list[str] | None, _flag("Origin whose pages may call over HTTP, again for more; * is any.", "none")
+    ] = None,
     tls_cert: Annotated[Path | None, _flag("PEM file: the server's certificate and its chain.", "none")] = None,
     tls_key: Annotated[Path | None, _flag("PEM file: the certificate's key.", "none")] = None,
     tls_client_ca: Annotated[Path | None, _flag("PEM file: who signs the clients' certificates.", "none")] = None,
@@ -63,6 +66,7 @@ def serve(
     """
     flags = dict(locals())
     flags["model"] = tuple(model) if model else None
+    flags["cors_origin"] = tuple(cors_origin) if cors_origin else None
     with serving_packages("`serve`"):
         from mlx_grpc.config import ConfigError, load_config
 

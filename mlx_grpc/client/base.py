@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2
 from mlx_grpc.client import events, requests, responses
 from mlx_grpc.client.channel import DEFAULT_TARGET, ChannelSettings, OptionValue
 from mlx_grpc.client.stubs import Stubs
+from mlx_grpc.errors import MlxGrpcError
 
 
 class BaseClient:
@@ -72,7 +73,12 @@ class BaseClient:
 
     def _start(self, method: Any, request: Any, timeout_seconds: float | None) -> Any:
         timeout = self._settings.timeout_seconds if timeout_seconds is None else timeout_seconds
-        return method(request, timeout=timeout, metadata=self._settings.metadata())
+        try:
+            return method(request, timeout=timeout, metadata=self._settings.metadata())
+        except ValueError as error:  # grpc's word for a channel that another thread has closed just now
+            if self._closed:
+                raise MlxGrpcError("the client is closed") from error
+            raise
 
     def _start_stream(self, prompt: str | None, timeout_seconds: float | None, options: Any) -> tuple[Any, Any]:
         request = requests.generate_request(prompt, **options)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
+from mlx_grpc.observe.histogram import Histogram
+
 RECENT_ERRORS = 50
 RECENT_FIRST_TOKENS = 256
 
@@ -56,3 +58,12 @@ class Stats:
     loop_lag_seconds: float = 0.0
     """How late the event loop was when it was last measured, and at worst in the last minute."""
     worst_loop_lag_seconds: float = 0.0
+    queue_histogram: Histogram = field(default_factory=Histogram)
+    first_token_histogram: Histogram = field(default_factory=Histogram)
+
+    def record_latencies(self, queue_seconds: float, first_token_seconds: float) -> None:
+        """Count a call that has ended."""
+        self.queue_seconds.append(queue_seconds)
+        self.first_token_seconds.append(first_token_seconds)
+        self.queue_histogram.add(queue_seconds)
+        self.first_token_histogram.add(first_token_seconds)

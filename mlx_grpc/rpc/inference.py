@@ -3,66 +3,56 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
-from grpc.aio import ServicerContext
-
+from mlx_grpc.errors import SlowReader
 from mlx_grpc.request import Completed, Delta, Finished, GenerationRequest, Started, TokenLogprob
 from mlx_grpc.rpc import convert
-from mlx_grpc.service.generation import Generation
+from mlx_grpc.rpc.context import Context, deadline_seconds, name_call
 from mlx_grpc.service.service import Service
 from mlx_grpc.v1 import generation_pb2, inference_service_pb2, inference_service_pb2_grpc
-
-log = logging.getLogger(__name__)
 
 
 class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
     """Hands requests to the service and events to the client. A handler that is cancelled, for whatever reason, leaves
     the generation's context, and that frees the row."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, slow_reader_seconds: float) -> None:
         self._service = service
+        self._slow_reader_seconds = slow_reader_seconds
 
     async def Generate(
-        self, request: generation_pb2.GenerateRequest, context: ServicerContext
+        self, request: generation_pb2.GenerateRequest, context: Context
     ) -> inference_service_pb2.GenerateResponse:
         """Collects the events of a stream."""
         wanted = convert.generation_request(request)
         async with self._service.generation(wanted, deadline_seconds(context)) as generation:
-            name_call(context, generation)
+            name_call(context, generation.plan)
             answer = _Answer()
             while events := await generation.next_events():
                 for event in events:
                     answer.add(event)
             return answer.response(wanted)
 
-    async def StreamGenerate(self, request: generation_pb2.GenerateRequest, context: ServicerContext) -> None:
+    # A coroutine that writes, where the generated base has a generator: one that is blocked in a write is closed late.
+    async def StreamGenerate(  # type: ignore[override]
+        self, request: generation_pb2.GenerateRequest, context: Context
+    ) -> None:
         """Writes the events as they come: one write waits for the one before, and what comes meanwhile is merged."""
         wanted = convert.generation_request(request)
         async with self._service.generation(wanted, deadline_seconds(context)) as generation:
-            name_call(context, generation)
+            name_call(context, generation.plan)
             while events := await generation.next_events():
                 for event in events:
-                    await context.write(convert.stream_response(event))
+                    await self._write(context, convert.stream_response(event))
 
-
-def deadline_seconds(context: ServicerContext) -> float | None:
-    """The call's deadline on the loop's clock; None when it has none."""
-    remaining_seconds: float | None = context.time_remaining()
-    return None if remaining_seconds is None else asyncio.get_running_loop().time() + remaining_seconds
-
-
-def name_call(context: ServicerContext, generation: Generation) -> None:
-    """Put the call's ids into the trailing metadata and the log."""
-    plan = generation.plan
-    context.set_trailing_metadata(
-        (("x-generation-id", plan.generation_id), ("x-request-id", plan.request_id or plan.generation_id))
-    )
-    log.info(
-        "%s accepted: model %s, %d prompt tokens, at most %d new ones%s",
-        plan.generation_id, plan.model, len(plan.prompt), plan.max_tokens,
-        f", request {plan.request_id}" if plan.request_id else "",
-    )  # fmt: skip
+    async def _write(self, context: Context, message: inference_service_pb2.StreamGenerateResponse) -> None:
+        """grpc takes some 10,000 small messages before a write waits for the reader; one that then waits for long is
+        the end of the call. The batch never waits: the generation keeps what comes meanwhile, up to a bound."""
+        try:
+            async with asyncio.timeout(self._slow_reader_seconds):
+                await context.write(message)
+        except TimeoutError:
+            raise SlowReader(f"the client read nothing for {self._slow_reader_seconds:g} s") from None
 
 
 class _Answer:
@@ -91,7 +81,9 @@ class _Answer:
 
     def response(self, wanted: GenerationRequest) -> inference_service_pb2.GenerateResponse:
         started, finished, completed = self._started, self._finished, self._completed
-        assert started is not None and finished is not None and completed is not None
+        assert started is not None
+        assert finished is not None
+        assert completed is not None
         candidate = inference_service_pb2.Candidate(
             index=finished.index,
             text="".join(self._text),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import errno
-import socket
+import os
+from pathlib import Path
+from typing import Any
 
 import grpc.aio
+from google.protobuf import descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from mlx_grpc.auth.access import Access
+from mlx_grpc.auth.tls import Tls
 from mlx_grpc.config import Config
+from mlx_grpc.listening import ListenError, check_free, host_and_port
 from mlx_grpc.rpc.health import HealthServicer
 from mlx_grpc.rpc.inference import InferenceServicer
 from mlx_grpc.rpc.interceptor import CallInterceptor
@@ -28,11 +33,12 @@ from mlx_grpc.v1 import (
     tokenizer_service_pb2_grpc,
 )
 
-KEEPALIVE_SECONDS = 30
-KEEPALIVE_TIMEOUT_SECONDS = 10
 MIN_CLIENT_PING_SECONDS = 10
 MAX_STREAMS_PER_CONNECTION = 1024
 MAX_HEADER_BYTES = 16 * 1024
+MAX_CONNECTIONS = 2048
+"""On each address; one more is closed at once. Connections that never finish their handshake count as well."""
+HANDSHAKE_SECONDS = 20
 
 INFERENCE = inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
 _OURS = (
@@ -43,50 +49,44 @@ _OURS = (
 )
 
 
-class ListenError(Exception):
-    """An address cannot be listened on; one line for a person."""
-
-
-def make_server(service: Service, health: HealthServicer, config: Config) -> grpc.aio.Server:
+def make_server(service: Service, health: HealthServicer, config: Config, access: Access) -> grpc.aio.Server:
     """A server with all services, listening nowhere yet."""
-    server = grpc.aio.server(interceptors=[CallInterceptor()], options=_options(config))
-    inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(InferenceServicer(service), server)
+    server = grpc.aio.server(interceptors=[CallInterceptor(access)], options=_options(config))
+    inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(
+        InferenceServicer(service, config.slow_reader_seconds), server
+    )
     tokenizer_service_pb2_grpc.add_TokenizerServiceServicer_to_server(TokenizerServicer(service), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-        ModelServicer(service, config.allow_model_management), server
+        ModelServicer(service, config.allow_model_management, access), server
     )
     server_service_pb2_grpc.add_ServerServiceServicer_to_server(ServerInfoServicer(service, config), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     names = (*_OURS, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server)
+    symbols: Any = _Symbols()
+    reflection.enable_server_reflection(names, server, symbols)
     return server
 
 
-def listen(server: grpc.aio.Server, config: Config) -> str:
+def listen(server: grpc.aio.Server, config: Config, tls: Tls | None = None) -> str:
     """Listen where the settings say; returns "HOST:PORT" with the port that it is. Raises ListenError."""
-    host = f"[{config.host}]" if ":" in config.host else config.host
+    address = host_and_port(config.host, config.grpc_port)
     check_free(config.host, config.grpc_port, "--grpc-port")
     try:
-        port = server.add_insecure_port(f"{host}:{config.grpc_port}")
+        port = server.add_secure_port(address, tls.grpc_credentials()) if tls else server.add_insecure_port(address)
         if config.grpc_socket:
-            server.add_insecure_port(f"unix:{config.grpc_socket}")
+            _listen_on_socket(server, config.grpc_socket)
     except RuntimeError as error:
-        raise ListenError(f"cannot listen on {host}:{config.grpc_port}: {error}") from None
-    return f"{host}:{port}"
+        raise ListenError(f"cannot listen on {address}: {error}") from None
+    return host_and_port(config.host, port)
 
 
-def check_free(host: str, port: int, flag: str) -> None:
-    """grpc tells of a port in use in many lines of its own; this asks first. Raises ListenError."""
+def _listen_on_socket(server: grpc.aio.Server, path: Path) -> None:
+    """Without TLS, and for this user alone (mode 0600) from its first moment on."""
+    umask = os.umask(0o177)
     try:
-        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, protocol, _, address in addresses:
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(address)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise ListenError(f"port {port} on {host} is in use; choose another with {flag}, or 0 for any") from None
-        raise ListenError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+        server.add_insecure_port(f"unix:{path}")
+    finally:
+        os.umask(umask)
 
 
 def _options(config: Config) -> list[tuple[str, int]]:
@@ -95,9 +95,31 @@ def _options(config: Config) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", config.max_request_bytes),
         ("grpc.max_metadata_size", MAX_HEADER_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_HEADER_BYTES),
+        ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_SECONDS * 1000),
         ("grpc.max_concurrent_streams", MAX_STREAMS_PER_CONNECTION),
-        ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
-        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
+        ("grpc.keepalive_time_ms", round(config.keepalive_seconds * 1000)),
+        ("grpc.keepalive_timeout_ms", round(config.keepalive_timeout_seconds * 1000)),
+        # grpc waits this long for an answer to any ping, keepalive's too: a minute, if not told.
+        ("grpc.http2.ping_timeout_ms", round(config.keepalive_timeout_seconds * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", MIN_CLIENT_PING_SECONDS * 1000),
     ]
+
+
+class _Symbols:
+    """The descriptors that reflection serves. protobuf's own pool does not find methods by their names, which clients
+    ask for (grpc/grpc#34743)."""
+
+    def __init__(self) -> None:
+        self._pool = descriptor_pool.Default()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> Any:
+        """The file of a message, an enum, a service, or a service's method. Raises KeyError."""
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            return self._pool.FindMethodByName(symbol).containing_service.file

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from grpc.aio import ServicerContext
-
+from mlx_grpc.auth.access import Access
+from mlx_grpc.auth.tokens import TokenScope
 from mlx_grpc.errors import InvalidField, WrongScope
-from mlx_grpc.service.host import ModelHost, ModelState
+from mlx_grpc.rpc.context import Context, authorization_of
+from mlx_grpc.service.host import ModelHost
+from mlx_grpc.service.model_state import ModelState
 from mlx_grpc.service.service import Service
 from mlx_grpc.v1 import model_pb2, model_service_pb2_grpc
 from mlx_grpc.v1 import model_service_pb2 as pb
@@ -25,11 +27,12 @@ _STATES = {
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     """Lists for everybody; loads and unloads for whom the server's operator allows it."""
 
-    def __init__(self, service: Service, allow_management: bool) -> None:
+    def __init__(self, service: Service, allow_management: bool, access: Access) -> None:
         self._catalog = service.catalog
         self._allow_management = allow_management
+        self._access = access
 
-    async def ListModels(self, request: pb.ListModelsRequest, context: ServicerContext) -> pb.ListModelsResponse:
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """A page of models; the token is the id that the page before ended with."""
         size = request.page_size if request.HasField("page_size") else DEFAULT_PAGE_SIZE
         if not 1 <= size <= MAX_PAGE_SIZE:
@@ -41,23 +44,26 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             next_page_token=page[-1].source.id if len(hosts) > size else "",
         )
 
-    async def GetModel(self, request: pb.GetModelRequest, context: ServicerContext) -> pb.GetModelResponse:
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """One model."""
         return pb.GetModelResponse(model=self._model(self._catalog.get(request.model)))
 
-    async def LoadModel(self, request: pb.LoadModelRequest, context: ServicerContext) -> pb.LoadModelResponse:
+    async def LoadModel(self, request: pb.LoadModelRequest, context: Context) -> pb.LoadModelResponse:
         """Starts to load."""
-        self._check_allowed()
+        self._check_allowed(context)
         return pb.LoadModelResponse(model=self._model(self._catalog.load(request.model)))
 
-    async def UnloadModel(self, request: pb.UnloadModelRequest, context: ServicerContext) -> pb.UnloadModelResponse:
+    async def UnloadModel(self, request: pb.UnloadModelRequest, context: Context) -> pb.UnloadModelResponse:
         """Starts to unload."""
-        self._check_allowed()
+        self._check_allowed(context)
         return pb.UnloadModelResponse(model=self._model(self._catalog.unload(request.model, request.force)))
 
-    def _check_allowed(self) -> None:
-        if not self._allow_management:
+    def _check_allowed(self, context: Context) -> None:
+        if self._allow_management:
+            return
+        if not self._access.needs_tokens:
             raise WrongScope("this server was not started with --allow-model-management")
+        self._access.require(authorization_of(context.invocation_metadata()), TokenScope.ADMIN)
 
     def _model(self, host: ModelHost) -> model_pb2.Model:
         model = model_pb2.Model(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from grpc.aio import ServicerContext
-
 from mlx_grpc import __version__
 from mlx_grpc.config import Config
+from mlx_grpc.rpc.context import Context
 from mlx_grpc.service.service import Service
 from mlx_grpc.v1 import server_pb2, server_service_pb2_grpc
 from mlx_grpc.v1 import server_service_pb2 as pb
@@ -18,7 +17,7 @@ class ServerInfoServicer(server_service_pb2_grpc.ServerServiceServicer):
         self._catalog = service.catalog
         self._config = config
 
-    async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: ServicerContext) -> pb.GetServerInfoResponse:
+    async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Context) -> pb.GetServerInfoResponse:
         """Versions and device are the engine's word, so they are empty until one has loaded a model."""
         config = self._config
         answer = pb.GetServerInfoResponse(

@@ -16,7 +16,7 @@ MAX_TEXT_CHARACTERS = 512
 
 
 def to_status(error: MlxGrpcError) -> grpc.Status:
-    """What the client gets: code, message, and ErrorInfo with RetryInfo, BadRequest or ResourceInfo where they apply."""
+    """What the client gets: code, message and ErrorInfo; RetryInfo, BadRequest and ResourceInfo where they apply."""
     message = _cut(error.message)
     details: list[Message] = [
         error_details_pb2.ErrorInfo(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from grpc.aio import ServicerContext
-
 from mlx_grpc.errors import InvalidField
 from mlx_grpc.request import Chat
 from mlx_grpc.rpc import convert
-from mlx_grpc.service.chat import render_chat
-from mlx_grpc.service.encode import encode, off_loop
+from mlx_grpc.rpc.context import Context
+from mlx_grpc.service.encode import encode, off_loop, rendered
 from mlx_grpc.service.service import Service
 from mlx_grpc.service.validate import check_token_ids
 from mlx_grpc.v1 import tokenizer_service_pb2 as pb
@@ -23,7 +21,7 @@ class TokenizerServicer(tokenizer_service_pb2_grpc.TokenizerServiceServicer):
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    async def Tokenize(self, request: pb.TokenizeRequest, context: ServicerContext) -> pb.TokenizeResponse:
+    async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
         """Token ids, and the bytes of each."""
         source = _input(request)
         special = request.add_special_tokens if request.HasField("add_special_tokens") else True
@@ -33,33 +31,29 @@ class TokenizerServicer(tokenizer_service_pb2_grpc.TokenizerServiceServicer):
         ids = await encode(source, tokenizer, special)
         return pb.TokenizeResponse(token_ids=ids, pieces=[tokenizer.token_bytes(token_id) for token_id in ids])
 
-    async def Detokenize(self, request: pb.DetokenizeRequest, context: ServicerContext) -> pb.DetokenizeResponse:
+    async def Detokenize(self, request: pb.DetokenizeRequest, context: Context) -> pb.DetokenizeResponse:
         """The text of these ids."""
         host, tokenizer = self._service.tokenizer(request.model)
         ids = list(request.token_ids)
         check_token_ids(ids, host.vocab_size, "token_ids")
         return pb.DetokenizeResponse(text=await off_loop(len(ids), lambda: tokenizer.decode(ids)))
 
-    async def CountTokens(self, request: pb.CountTokensRequest, context: ServicerContext) -> pb.CountTokensResponse:
+    async def CountTokens(self, request: pb.CountTokensRequest, context: Context) -> pb.CountTokensResponse:
         """How many tokens, beside how many there may be."""
         source = _input(request)
         host, tokenizer = self._service.tokenizer(request.model)
         ids = await encode(source, tokenizer)
         return pb.CountTokensResponse(count=len(ids), context_length=host.context_length)
 
-    async def RenderChat(self, request: pb.RenderChatRequest, context: ServicerContext) -> pb.RenderChatResponse:
+    async def RenderChat(self, request: pb.RenderChatRequest, context: Context) -> pb.RenderChatResponse:
         """What the model sees of a conversation."""
         if not request.HasField("chat"):
             raise InvalidField("chat is required", field="chat")
         chat = convert.chat(request.chat)
         _, tokenizer = self._service.tokenizer(request.model)
-        text = await off_loop(_THREAD, lambda: render_chat(chat, tokenizer))
+        text = await rendered(chat, tokenizer)
         ids = await off_loop(len(text), lambda: tokenizer.encode(text, False))
         return pb.RenderChatResponse(text=text, token_ids=ids)
-
-
-_THREAD = 1 << 30
-"""Templates are programs: they run in a thread however short the chat is."""
 
 
 def _input(request: TextOrChat) -> str | Chat:

@@ -3,8 +3,8 @@
 In the order of the queue, whoever fits is chosen. Past the first one that does not fit, smaller ones may
 overtake it, so that memory is not left idle; but only so often and for so long. Then nobody enters until it
 fits: rows end, so it does. With no row at all, here or in another engine, the first of the queue enters
-whatever the budget says: it was accepted under a budget that it fitted, and waiting longer cannot give it more room. So a budget that shrank
-never makes anybody wait for ever.
+whatever the budget says: it was accepted under a budget that it fitted, and waiting longer cannot give it more room. So
+a budget that shrank never makes anybody wait for ever.
 """
 
 from __future__ import annotations

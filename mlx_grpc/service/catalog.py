@@ -58,7 +58,7 @@ class Catalog:
         host = self._hosts.get(name or self.default_id)
         if host is None:
             raise ModelNotFound(
-                f"there is no model {name!r} here; ListModels says which there are", resource=name, field="model"
+                f"there is no model {name!r} here", resource=name, field="model"
             )
         return host
 

@@ -136,7 +136,8 @@ class Dispatcher(LiveCalls):
     # Inside.
 
     def _likely_prefill_tokens(self, generation: Generation) -> int:
-        """A deadline is not refused for a prompt that the cache may hold: the best share seen lately counts as cached."""
+        """A deadline is not refused for a prompt that the cache may hold: the best share seen lately counts as
+        cached."""
         tokens = len(generation.plan.prompt)
         return tokens if generation.plan.cache.bypass else round(tokens * (1.0 - self._cached_share))
 

@@ -11,7 +11,8 @@ The rules:
 - After CALM_RESUMES rounds of halves the suspects join one by one, so that even the largest batch comes down to one
   request before it has used up its resumes: two halves, one crash among those cleared before it, and two alone are
   five.
-- Who crashes the engine alone, twice, is poison. Who has been resumed MAX_RESUMES times without a token is given up.
+- Who crashes the engine on trial and alone, twice, is poison. One that just happened to be alone when the engine died, since
+  others had ended or the limit was low, is a suspect as everybody would be. Who has been resumed MAX_RESUMES times without a token is given up.
 - A crash halves the rows that may run at once, for it may have been the memory; each RAISE_AFTER_STEPS good steps
   double them.
 - The first restart is quick, the next ones back off. Too many crashes in a row without any progress fail the model; an
@@ -99,7 +100,7 @@ class Recovery:
         self._good_steps = 0
         suspects = [key for key in running if key in self._on_trial] or list(running)
         self._resumes.update(suspects)
-        if len(running) == 1:
+        if len(running) == 1 and self._on_trial:
             self._crashes_alone.update(suspects)
         poison = tuple(key for key in suspects if self._crashes_alone[key] >= POISON_CRASHES_ALONE)
         exhausted = tuple(key for key in suspects if self._resumes[key] > MAX_RESUMES and key not in poison)

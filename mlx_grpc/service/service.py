@@ -59,6 +59,9 @@ class Service:
                 raise
             try:
                 yield generation
+            except MlxGrpcError as error:  # the reader's own, such as SlowReader: so it counts, and as such
+                generation.fail(error)
+                raise
             finally:
                 host.dispatcher.drop(generation)
                 self._count(generation)

@@ -117,7 +117,7 @@ class Survey:
             active_rows=scheduler.running,
             row_limit=scheduler.row_limit,
             kv_reserved_bytes=scheduler.kv_reserved_bytes,
-            kv_used_bytes=stats.kv_used_bytes[name] if scheduler.running else 0,
+            kv_used_bytes=dispatcher.kv_bytes,
             kv_budget_bytes=0 if scheduler.budget.unlimited else scheduler.budget.total_bytes,
             stalled_seconds=dispatcher.stalled_seconds,
             restarts=stats.restarts[name],

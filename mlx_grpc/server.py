@@ -14,16 +14,25 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mlx_grpc import __version__
-from mlx_grpc.config import Config
+from mlx_grpc.auth.failure import AuthError
+from mlx_grpc.auth.setup import open_auth
+from mlx_grpc.config import Config, ConfigError
 from mlx_grpc.errors import MlxGrpcError
+from mlx_grpc.http.admin import make_admin_app
+from mlx_grpc.http.openai import openai_app
+from mlx_grpc.http.runner import HttpServer
+from mlx_grpc.listening import ListenError
 from mlx_grpc.models.progress import make_progress
 from mlx_grpc.models.sources import ModelSourceError
 from mlx_grpc.observe.logs import set_up_logging
 from mlx_grpc.observe.stats import Stats
+from mlx_grpc.observe.traces import open_tracing
 from mlx_grpc.rpc.health import HealthServicer
-from mlx_grpc.rpc.listener import INFERENCE, ListenError, listen, make_server
+from mlx_grpc.rpc.listener import INFERENCE, listen, make_server
 from mlx_grpc.service.catalog import Catalog, StartLink
-from mlx_grpc.service.host import ModelHost, ModelState
+from mlx_grpc.service.host import ModelHost
+from mlx_grpc.service.model_state import ModelState
+from mlx_grpc.service.monitor import Monitor
 from mlx_grpc.service.service import Service
 from mlx_grpc.service.sources import callers_source, model_source
 
@@ -38,10 +47,14 @@ class Server:
     """Everything that a running server owns. Lives in one event loop; `stop` must follow `start`."""
 
     def __init__(self, config: Config, start_link: StartLink | None = None) -> None:
+        """Raises AuthError for files and settings that no server must start with."""
         self.config = config
-        self.address = ""
+        self._auth = auth = open_auth(config)
+        self.stop_asked = asyncio.Event()
+        """Somebody wants the server to drain and end: a signal, or an operator."""
         self.health = HealthServicer()
         self.stats = Stats()
+        self.tracing = open_tracing(config)
         self.catalog = Catalog(
             config,
             lambda name: callers_source(name, config.cache_dir),
@@ -49,17 +62,38 @@ class Server:
             self.stats,
             start_link,
         )
-        self.service = Service(self.catalog, config.default_max_tokens, self.stats)
-        self._grpc = make_server(self.service, self.health, config)
+        self.service = Service(self.catalog, config.default_max_tokens, self.stats, self.tracing)
+        self.monitor = Monitor(self.service)
+        self._grpc = make_server(self.service, self.health, config, auth.access)
+        self.address = ""
+        """Where gRPC is: HOST:PORT, once started."""
+        tls = auth.tls.ssl_context() if auth.tls else None
+        self.admin = HttpServer(
+            make_admin_app(self.service, self.monitor, self.ask_to_stop, config.admin_host, auth.access),
+            config.admin_host,
+            config.admin_port,
+            flag="--admin-port",
+            tls=tls,
+        )
+        self.http = HttpServer(
+            openai_app(self.service, config, auth.access),
+            config.host,
+            config.http_port,
+            max_body_bytes=config.max_request_bytes,
+            tls=tls,
+        )
 
     async def start(self) -> None:
-        """Listen, and start to load the models. Raises ListenError or ModelSourceError, and then nothing is left."""
+        """Listen, and start to load the models. Raises ListenError or ModelSourceError; `stop` then leaves nothing."""
         for text in self.config.model or ("",):
             self.catalog.add(model_source(text, self.config.cache_dir, make_progress))
-        self.address = listen(self._grpc, self.config)
+        self.address = listen(self._grpc, self.config, self._auth.tls)
+        await self.http.start()
+        await self.admin.start()
         await self._grpc.start()
         for host in self.catalog.hosts:
             host.load()
+        self.monitor.start()
 
     async def ready(self) -> bool:
         """True when every model is READY. Raises ModelSourceError with the reason of the first that failed."""
@@ -68,6 +102,12 @@ class Server:
             if host.state is ModelState.FAILED:
                 raise ModelSourceError(f"model {host.source.id}: {host.error}")
         return True
+
+    def ask_to_stop(self) -> None:
+        """Take no new call from now on, and have the owner drain and stop the server."""
+        self.health.drain()
+        self.service.draining = True
+        self.stop_asked.set()
 
     async def drain(self) -> bool:
         """Say NOT_SERVING, refuse new calls, let the accepted ones finish in time; True when all did."""
@@ -78,10 +118,17 @@ class Server:
         """End all calls, engines and connections. What was not drained is cut off."""
         self.health.drain()
         self.service.draining = True
-        await self._grpc.stop(grace_seconds)
+        await self.monitor.close()
+        await asyncio.gather(*(listener.stop(grace_seconds) for listener in (self._grpc, self.http, self.admin)))
         await self.catalog.close()
+        await asyncio.to_thread(self.tracing.close)
         if self.config.grpc_socket:
             self.config.grpc_socket.unlink(missing_ok=True)
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """HOST:PORT of each listener."""
+        return {"grpc": self.address, "http": self.http.address, "admin": self.admin.address}
 
     def _model_changed(self, host: ModelHost) -> None:
         ready = host.state is ModelState.READY
@@ -92,30 +139,29 @@ class Server:
 
 def serve(config: Config) -> int:
     """Run a server until a signal ends it; returns the exit code: 0 when every accepted call was served."""
-    set_up_logging(config.log_level)
+    set_up_logging(config.log_level, config.log_json)
     try:
         return asyncio.run(_serve(config))
-    except (ListenError, ModelSourceError, MlxGrpcError) as error:
-        print(f"mlx-grpc: {error}", file=sys.stderr)
+    except (ListenError, AuthError, ConfigError, ModelSourceError, MlxGrpcError) as error:
+        sys.stderr.write(f"mlx-grpc: {error}\n")
         return 1
 
 
 async def _serve(config: Config) -> int:
-    stop_asked, now_asked = asyncio.Event(), asyncio.Event()
+    server, now_asked = Server(config), asyncio.Event()
 
     def on_signal() -> None:
-        (now_asked if stop_asked.is_set() else stop_asked).set()
+        (now_asked if server.stop_asked.is_set() else server.stop_asked).set()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    server = Server(config)
-    await server.start()
     served_all = True
     try:
-        if await _unless(stop_asked, server.ready()) is not None:
+        await server.start()
+        if await _unless(server.stop_asked, server.ready()) is not None:
             _announce(server)
-            await stop_asked.wait()
+            await server.stop_asked.wait()
         log.info("draining for at most %g s; a second signal ends it now", config.drain_seconds)
         served_all = await _unless(now_asked, server.drain()) or False
     finally:
@@ -150,9 +196,14 @@ def _announce(server: Server) -> None:
                 "model %s: %s on %s, %.0f MB, context %d",
                 host.source.id, info.dtype, info.device, info.weights_bytes / 1e6, host.context_length,
             )  # fmt: skip
-    print(f"mlx-grpc {__version__} SERVING gRPC on {server.address}", flush=True)
+    addresses = server.addresses
+    scheme = "https://" if server.config.tls_cert else "http://"
+    schemes = {"grpc": "gRPC on ", "http": f"OpenAI on {scheme}", "admin": f"status on {scheme}"}
+    served = ", ".join(schemes[name] + where for name, where in addresses.items())
     if server.config.ready_file:
-        _write_ready_file(server.config.ready_file, {"grpc": server.address, "pid": os.getpid()})
+        _write_ready_file(server.config.ready_file, {**addresses, "pid": os.getpid()})
+    sys.stdout.write(f"mlx-grpc {__version__} SERVING {served}\n")
+    sys.stdout.flush()
 
 
 def _write_ready_file(path: Path, facts: dict[str, Any]) -> None:

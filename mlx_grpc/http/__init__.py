@@ -1,0 +1,1 @@
+"""The HTTP bridge: admin, the live page, OpenAI-compatible calls and WebSocket, over the same service as gRPC."""

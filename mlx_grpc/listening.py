@@ -1,0 +1,71 @@
+"""Addresses to listen on: taken before anything is served, with one line that says what is wrong."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+from collections.abc import Sequence
+
+BACKLOG = 1024
+
+
+class ListenError(Exception):
+    """An address cannot be listened on; one line for a person."""
+
+
+def bind(host: str, port: int, flag: str) -> list[socket.socket]:
+    """Sockets on every address of the host, all on one port; 0 is any free one. Raises ListenError.
+
+    `flag` is what sets the port, for the message.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            taken = socket.socket(family, kind, protocol)
+            sockets.append(taken)
+            taken.setblocking(False)
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            taken.bind((address[0], port_of(sockets) or address[1], *address[2:]))
+    except OSError as error:
+        close_all(sockets)
+        if error.errno == errno.EADDRINUSE:
+            raise ListenError(f"port {port} on {host} is in use; choose another with {flag}, or 0 for any") from None
+        raise ListenError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+    return sockets
+
+
+def check_free(host: str, port: int, flag: str) -> None:
+    """For a server that binds by itself, and tells of a port in use in many lines. Raises ListenError."""
+    close_all(bind(host, port, flag))
+
+
+def port_of(sockets: Sequence[socket.socket]) -> int:
+    """The port that the first of them has; 0 while it has none."""
+    port: int = sockets[0].getsockname()[1] if sockets else 0
+    return port
+
+
+def close_all(sockets: Sequence[socket.socket]) -> None:
+    """Give the addresses back."""
+    for taken in sockets:
+        taken.close()
+
+
+def host_and_port(host: str, port: int) -> str:
+    """HOST:PORT as URLs and gRPC targets have it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, a name or an address, is reached from this machine alone. Only `localhost` is known by name."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

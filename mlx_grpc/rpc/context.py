@@ -1,0 +1,39 @@
+"""What the servicers need to know of a call, in the project's terms."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from grpc.aio import ServicerContext
+
+from mlx_grpc.service.plan import Plan
+
+log = logging.getLogger(__name__)
+
+Context = ServicerContext[Any, Any]
+
+
+def deadline_seconds(context: Context) -> float | None:
+    """The call's deadline on the loop's clock; None when it has none."""
+    remaining_seconds: float | None = context.time_remaining()
+    return None if remaining_seconds is None else asyncio.get_running_loop().time() + remaining_seconds
+
+
+def authorization_of(metadata: Iterable[tuple[str, str | bytes]] | None) -> list[str]:
+    """The authorization headers of a call."""
+    return [value for name, value in metadata or () if name == "authorization" and isinstance(value, str)]
+
+
+def name_call(context: Context, plan: Plan) -> None:
+    """Put the call's ids into the trailing metadata and the log."""
+    context.set_trailing_metadata(
+        (("x-generation-id", plan.generation_id), ("x-request-id", plan.request_id or plan.generation_id))
+    )
+    log.info(
+        "%s accepted: model %s, %d prompt tokens, at most %d new ones%s",
+        plan.generation_id, plan.model, len(plan.prompt), plan.max_tokens,
+        f", request {plan.request_id}" if plan.request_id else "",
+    )  # fmt: skip
