@@ -12,6 +12,7 @@ import typer
 
 from mlx_grpc import __version__
 from mlx_grpc.cli.chat import chat
+from mlx_grpc.cli.check import check
 from mlx_grpc.cli.failure import Failure, UsageError
 from mlx_grpc.cli.generate import generate
 from mlx_grpc.cli.models import models
@@ -38,6 +39,7 @@ app.command()(generate)
 app.command()(chat)
 app.add_typer(models, name="models")
 app.command()(status)
+app.command()(check)
 app.command()(token)
 
 

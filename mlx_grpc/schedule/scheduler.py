@@ -15,7 +15,7 @@ of the latter two. One owner, one thread: there is no lock and no clock in here.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import chain
+from itertools import chain, islice
 
 from mlx_grpc.errors import QueueFull
 from mlx_grpc.request import Queued
@@ -99,7 +99,10 @@ class Scheduler(Ledger):
         left_tokens = self._queue.limited_tokens + entry.prompt_tokens
         if self._within_limits(left, left_tokens):
             return True
-        for chosen in self._choose(chain(self._queue, (entry,)), now_seconds):
+        # In the place that it would get: one of high priority may take the room of several that wait.
+        waiting = iter(self._queue)
+        before = islice(waiting, self._queue.tail_position(entry.priority, now_seconds))
+        for chosen in self._choose(chain(before, (entry,), waiting), now_seconds):
             if chosen.key == entry.key or self._queue.is_limited(chosen.key):
                 left -= 1
                 left_tokens -= chosen.prompt_tokens

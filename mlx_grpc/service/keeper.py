@@ -96,10 +96,11 @@ class EngineKeeper:
                 self.kill(f"it had work and delivered nothing for {limit_seconds:g} s")
 
     async def close(self, now: bool = False) -> None:
-        """End the engine; returns when it has gone."""
+        """End the engine; returns when it has gone. One that is still loading has nothing to finish."""
         link, self._link = self._link, None
+        loading = self._loaded is not None and not self._loaded.done()
         if link:
-            if now:
+            if now or loading:
                 link.kill()
             await link.close()
 

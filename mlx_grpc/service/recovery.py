@@ -11,8 +11,9 @@ The rules:
 - After CALM_RESUMES rounds of halves the suspects join one by one, so that even the largest batch comes down to one
   request before it has used up its resumes: two halves, one crash among those cleared before it, and two alone are
   five.
-- Who crashes the engine on trial and alone, twice, is poison. One that just happened to be alone when the engine died, since
-  others had ended or the limit was low, is a suspect as everybody would be. Who has been resumed MAX_RESUMES times without a token is given up.
+- Who crashes the engine on trial and alone, twice, is poison. One that just happened to be alone when the engine died,
+  since others had ended or the limit was low, becomes a suspect first, as everybody would. Who has been resumed
+  MAX_RESUMES times without a token is given up.
 - A crash halves the rows that may run at once, for it may have been the memory; each RAISE_AFTER_STEPS good steps
   double them.
 - The first restart is quick, the next ones back off. Too many crashes in a row without any progress fail the model; an

@@ -28,7 +28,8 @@ MAY_IMPORT = {
     # beside it: who may call, and over what
     "auth": "listening config errors",
     # from the user's side
-    "cli": "client auth server models observe config request errors v1",
+    "cli": "check client auth server models observe config request errors v1",
+    "check": "client request errors",
     "client": "v1 request errors",
     "v1": "",
     # at the edges
@@ -42,6 +43,7 @@ MAY_USE = {
     "errors": "",
     "request": "",
     "schedule": "",
+    "check": "",
     "client": "grpc grpc_health grpc_status google",
 }
 
@@ -60,8 +62,8 @@ MLX = {"mlx", "mlx_lm"}
 # The server imports this one for its names; it imports MLX when it runs, in the child.
 DOORS = {"mlx_grpc.engine.worker"}
 SERVER_ROOMS = {
-    "server", "auth", "listening", "rpc", "http", "service", "schedule", "observe", "cli", "client", "config",
-    "request",
+    "server", "auth", "listening", "rpc", "http", "service", "schedule", "observe", "cli", "check", "client",
+    "config", "request",
 }  # fmt: skip
 
 

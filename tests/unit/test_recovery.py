@@ -138,3 +138,13 @@ def test_an_engine_that_lived_long_starts_the_count_anew() -> None:
     for day in range(10 * MAX_IDLE_CRASHES):
         recovery.started(day * 1000.0)
         assert not recovery.crashed([], "killed by SIGKILL", day * 1000.0 + STABLE_SECONDS).gave_up
+
+
+def test_alone_without_being_on_trial_is_no_proof() -> None:
+    """One that is killed alone amid its tokens, and again before the next, is a suspect and not poison."""
+    recovery = Recovery(16)
+    recovery.progress(1)
+    for now_seconds in (1.0, 2.0):
+        assert recovery.crashed([1], "killed", now_seconds).poison == ()
+        assert recovery.eligible == frozenset({1})
+    assert recovery.crashed([1], "killed", 3.0).poison == (1,)
