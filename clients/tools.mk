@@ -34,7 +34,7 @@ CLIENTS := $(foreach pair,go:go typescript:npm java:mvn rust:cargo,\
 
 clients: $(CLIENTS:%=client-%) ## build, lint and test the Go, TypeScript, Java and Rust clients
 	@mkdir -p $(CONFORMANCE)
-	MLX_GRPC_CLIENTS=1 .venv/bin/pytest tests/integration/test_tools_docs_clients.py
+	CLIENTS_ARE_BUILT=1 .venv/bin/pytest tests/integration/test_tools_docs_clients.py
 	$(call REPORT,python) .venv/bin/python -m tests.conformance.runner_python
 	.venv/bin/python clients/conformance_table.py $(CONFORMANCE)
 

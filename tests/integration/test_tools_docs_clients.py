@@ -21,7 +21,7 @@ SCRIPT = '{"replies": {"Say hello.": "Hello!", "Say hello.\\nassistant\\n": "Hel
 BUILD_SECONDS = 600
 
 pytestmark = [
-    pytest.mark.skipif("MLX_GRPC_CLIENTS" not in os.environ, reason="`make clients` builds the clients and runs these"),
+    pytest.mark.skipif("CLIENTS_ARE_BUILT" not in os.environ, reason="`make clients` builds the clients and runs these"),
     pytest.mark.timeout(BUILD_SECONDS),
 ]
 

@@ -30,6 +30,7 @@ MAY_IMPORT = {
     # from the user's side
     "cli": "check client auth server models observe config request errors v1",
     "check": "client request errors",
+    "bench": "client request errors v1",
     "client": "v1 request errors",
     "v1": "",
     # at the edges
