@@ -165,16 +165,22 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
             return decoded
 
     def prefill(self, budget_tokens: int) -> list[Progress]:
-        """One chunk for each prompt in prefill, of at most so many tokens in all, padding included."""
+        """One chunk for each prompt in prefill, of at most so many tokens in all, padding included.
+
+        Prompts that are done start to decode in the next call, with those that are done by then, so that the batch
+        grows once for all that came close together: one by one costs a GPU two thirds of its rate. They do not wait for
+        longer prompts, nor when nothing was processed.
+        """
         waiting = [len(sequence[1][0]) for sequence in self._unprocessed_sequences]
         admitted = rows_to_admit(self._remaining(), waiting, budget_tokens)
+        held_back = any(length == 0 for length in self._remaining())
         with mx.stream(self._stream):
             if admitted:
                 self._prompt_batch.extend(self._make_batch(admitted))
-            started = self._start_decoding()  # prompts of one token have nothing to prefill
             self.prefilled_tokens = 0
             progress = self._process_chunk(budget_tokens)
-            return started + progress + self._start_decoding()
+            wait = self.prefilled_tokens > 0 and not held_back and not any(self._remaining())
+            return progress if wait else progress + self._start_decoding()
 
     def _remaining(self) -> list[int]:
         return [len(segments[0]) for segments, _, _ in self._currently_processing]
@@ -196,9 +202,10 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
         )
 
     def _process_chunk(self, budget_tokens: int) -> list[Progress]:
-        if not self._currently_processing:
+        remaining = [length for length in self._remaining() if length]
+        if not remaining:
             return []
-        chunk = chunk_tokens(self._remaining(), budget_tokens)
+        chunk = chunk_tokens(remaining, budget_tokens)
         self._prompt_batch.prefill_step_size = chunk
         self.prefilled_tokens = chunk * len(self._currently_processing)
         chunks = []

@@ -51,7 +51,7 @@ def load_model(load: Load, notes: Sequence[str] = ()) -> Model:
     memory_bytes = device_memory_bytes(on_gpu)
     if load.memory_limit_bytes > 0:
         memory_bytes = min(memory_bytes, load.memory_limit_bytes)
-        limit_memory(load.memory_limit_bytes)
+    limit_memory(memory_bytes)
     try:
         network, config = _load_network(load, on_gpu)
         shape = _measure(network)

@@ -61,7 +61,7 @@ def raw(folder: Path, streams: list[int], sampling: str) -> None:
 
     model, _ = load_model(folder)
     top_p = make_sampler(temp=1.0, top_p=0.9)
-    sampler = {"greedy": None, "top-p": top_p, "top-p each": None}[sampling]
+    sampler = {"greedy": None, "top-p": top_p, "top-p each": None, "top-p each, raw shared": top_p}[sampling]
     for line in sys.stdin:
         count, seed = map(int, line.split())
         generator = BatchGenerator(model, sampler=sampler, completion_batch_size=max(32, count))
