@@ -57,9 +57,7 @@ class Catalog:
         """The model of that id; the default for an empty one. Raises ModelNotFound."""
         host = self._hosts.get(name or self.default_id)
         if host is None:
-            raise ModelNotFound(
-                f"there is no model {name!r} here", resource=name, field="model"
-            )
+            raise ModelNotFound(f"there is no model {name!r} here", resource=name, field="model")
         return host
 
     def load(self, name: str) -> ModelHost:

@@ -1,0 +1,98 @@
+"""The engine is killed again and again, and no stream notices more than a pause."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlx_grpc import testing
+from mlx_grpc.engine.script import Script
+from tests.helpers_llama import TEXT, make_llama
+from tests.helpers_proofs import Killer, Served, comes_true, crowd, proof, served, tell, texts
+from tests.helpers_rpc import connected
+
+pytestmark = pytest.mark.prove
+
+PROMPTS = [f"{number} {TEXT[: 30 + 9 * number]}" for number in range(16)]
+KILLS, FEW_KILLS = 20, 5
+
+
+async def _same_with_kills(killer: Killer, max_tokens: int, script: Script | None = None, **settings: Any) -> None:
+    """Sixteen streams undisturbed, then again under the killer: the texts, and one crash for each kill."""
+    requests = crowd(PROMPTS, max_tokens)
+    async with testing.serve(script, engine="process", **settings) as server, connected(server.target) as api:
+        undisturbed = await texts(api, requests)
+    async with (
+        testing.serve(script, start_link=killer.start_link, **settings) as server,
+        connected(server.target) as api,
+    ):
+        rounds = 0
+        while killer.left:
+            assert await texts(api, requests) == undisturbed
+            rounds += 1
+        stats = server.server.stats
+        assert stats.crashes.total() == killer.kills
+        assert stats.failed.total() == 0
+        assert stats.completed.total() == 16 * rounds
+    assert {"prefill", "decode"} <= set("+".join(killer.killed_in).split("+"))
+    tell(f"{killer.kills} kills in {rounds} rounds of 16 streams; killed in {killer.killed_in}")
+
+
+@proof
+async def test_scripted_streams_survive_kills(full_size: bool) -> None:
+    """8 greedy and 8 seeded streams of the scripted model: none fails, and each says what it would have said."""
+    killer = Killer(kills=KILLS if full_size else FEW_KILLS, last_step=24, seed=1)
+    await _same_with_kills(killer, 60, Script(prefill_tokens_per_step=256, step_seconds=0.002))
+
+
+@proof
+async def test_real_streams_survive_kills(full_size: bool, tmp_path: Path) -> None:
+    """The same with MLX, in float32 on the CPU."""
+    llama = make_llama(tmp_path / "llama")
+    killer = Killer(kills=KILLS if full_size else FEW_KILLS, last_step=24, seed=2)
+    await _same_with_kills(killer, 60, model=(f"llama={llama}",), prefill_step_tokens=128)
+
+
+@pytest.mark.default_model
+@proof
+async def test_the_default_model_survives_kills_at_any_moment(full_size: bool, tmp_path: Path) -> None:
+    """`mlx-grpc serve` in a process of its own, which stays the same; its engine is killed after random times."""
+    if not full_size:
+        pytest.skip("takes minutes; `make prove` runs it")
+    requests = crowd(PROMPTS, max_tokens=64)
+    with served(tmp_path, model="") as server:
+        async with connected(server.grpc) as api:
+            undisturbed = await texts(api, requests)
+            killing = asyncio.create_task(_kill_at_random_moments(server, KILLS))
+            rounds = 0
+            try:
+                while not killing.done() or not rounds:
+                    assert await texts(api, requests) == undisturbed
+                    rounds += 1
+            finally:
+                killing.cancel()
+            kills = await killing
+        status = server.status()
+        assert (status["pid"], server.process.poll()) == (server.process.pid, None)
+        assert (status["crashes"], status["failed"]) == (kills, {})
+        tell(f"{kills} kills in {rounds} rounds of 16; {status['resumed']} resumed, one process throughout")
+
+
+async def _kill_at_random_moments(server: Served, kills: int) -> int:
+    """Each kill comes some seconds after an engine was ready, in prefill or in decode; never so soon that a request
+    on trial alone cannot say a token, since two such crashes make it poison. Returns how many there were."""
+    moments = random.Random(3)
+    for _ in range(kills):
+        await comes_true(lambda: server.status()["models"][0]["state"] == "ready")
+        await asyncio.sleep(moments.uniform(2.0, 10.0))
+        pid = await asyncio.to_thread(lambda: server.engine_pid)
+        assert pid
+        os.kill(pid, signal.SIGKILL)
+        await comes_true(lambda pid=pid: server.engine_pid != pid)  # type: ignore[misc]
+    return kills
