@@ -19,7 +19,7 @@ SERVE := $(VENV)/serve-$(EXTRA).stamp
 DEV := $(VENV)/dev-$(EXTRA).stamp
 RELEASED := protos/released.binpb
 
-.PHONY: help serve test prove check format protos released clean
+.PHONY: help serve test prove bench check format protos released clean
 
 help: ## list the targets
 	@echo "targets (variables: PYTHON, EXTRA, ARGS):"
@@ -33,6 +33,9 @@ test: $(DEV) ## all tests, the long proofs in small (ARGS='-k queue')
 
 prove: $(DEV) ## the long proofs, at full size
 	$(BIN)/pytest -m prove --full --timeout 3600 $(ARGS)
+
+bench: $(DEV) ## compare with raw BatchGenerator and mlx_lm.server (ARGS='--quick'); docs/performance.md
+	$(BIN)/python -m tests.benchmarks.compare $(ARGS)
 
 check: $(DEV) ## format, lint, types, protos, drift
 	$(BIN)/ruff format --check .

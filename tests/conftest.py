@@ -16,7 +16,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """The settings of whoever runs the tests must not reach the servers that the tests start."""
     for name in [name for name in os.environ if name.startswith("MLX_GRPC_")]:
         del os.environ[name]
-    # The same examples in every run of `make test`, so that what passed here passes there; `make prove` looks for new ones.
+    # The same examples in every run of `make test`, so that what passed here passes there; `make prove` looks for new
+    # ones.
     settings.register_profile("test", derandomize=True, deadline=None)
     settings.register_profile("prove", deadline=None)
     settings.load_profile("prove" if config.getoption("--full") else "test")

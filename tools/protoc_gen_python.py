@@ -32,9 +32,7 @@ def generate(request: plugin_pb2.CodeGeneratorRequest) -> plugin_pb2.CodeGenerat
         given = ["protoc", f"--descriptor_set_in={descriptors}"]
         runs = [[*given, f"--python_out={out}", f"--pyi_out={out}", *wanted]]
         if with_service:
-            runs.append(
-                [*given, f"--grpc_python_out={out}", f"--mypy_grpc_out=quiet:{out}", TYPES, *with_service]
-            )
+            runs.append([*given, f"--grpc_python_out={out}", f"--mypy_grpc_out=quiet:{out}", TYPES, *with_service])
         for arguments in runs:
             if protoc.main(arguments) != 0:
                 response.error = "protoc failed; its own words are above"

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from mlx_grpc import __version__
+from mlx_grpc.cli.bench import bench
 from mlx_grpc.cli.chat import chat
 from mlx_grpc.cli.check import check
 from mlx_grpc.cli.failure import Failure, UsageError
@@ -41,6 +42,7 @@ app.add_typer(models, name="models")
 app.command()(status)
 app.command()(check)
 app.command()(token)
+app.command()(bench)
 
 
 def _version(wanted: bool) -> None:

@@ -15,6 +15,7 @@ from tests.helpers_tools import PATIENCE_SECONDS, ROOT, run_tool, tool
 TARGET = "localhost:50051"
 TOOLS = ("grpcurl", "grpc-health-probe", "ghz")
 PAGE = (ROOT / "docs/clients.md").read_text(encoding="utf-8")
+LANGUAGES = ("go", "typescript", "java", "rust")
 SCRIPT = testing.Script(replies={"Say hello.": "Hello!", "Say hello.\nassistant\n": "Hello!"})
 
 
@@ -60,6 +61,14 @@ def test_command(command: str, target: str) -> None:
     done = run_tool("sh", "-c", line)
     assert done.returncode == 0
     assert done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_language_pages(language: str) -> None:
+    """Each client has a page of programs that `make clients` finds and runs, and links that lead to files."""
+    text = (ROOT / f"docs/clients/{language}.md").read_text(encoding="utf-8")
+    assert text.count(f"\n```{language}\n") >= 4
+    assert all((ROOT / "docs/clients" / path).exists() for path in re.findall(r"\]\(([^)#]+)\)", text))
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\(([^)#]+)\)", PAGE))

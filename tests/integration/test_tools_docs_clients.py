@@ -21,7 +21,9 @@ SCRIPT = '{"replies": {"Say hello.": "Hello!", "Say hello.\\nassistant\\n": "Hel
 BUILD_SECONDS = 600
 
 pytestmark = [
-    pytest.mark.skipif("CLIENTS_ARE_BUILT" not in os.environ, reason="`make clients` builds the clients and runs these"),
+    pytest.mark.skipif(
+        "CLIENTS_ARE_BUILT" not in os.environ, reason="`make clients` builds the clients and runs these"
+    ),
     pytest.mark.timeout(BUILD_SECONDS),
 ]
 
@@ -35,7 +37,7 @@ def go(block: str, name: str) -> list[str]:
 def typescript(block: str, name: str) -> list[str]:
     """A module that imports the package by its name, compiled with its types checked."""
     source = place(CLIENTS / "typescript/build" / name / "main.mts", block)
-    options = "--strict --module nodenext --target es2022 --types node"
+    options = "--ignoreConfig --strict --module nodenext --target es2022 --types node"
     return ["sh", "-c", f"npx tsc {options} {source} && node {source.with_suffix('.mjs')}"]
 
 

@@ -125,9 +125,7 @@ def test_role_left_out_by_the_template_is_refused(tmp_path: Path) -> None:
 
 def test_developer_is_passed_as_it_is(tokenizer: Tokenizer) -> None:
     """A template that takes any role gets the developer's."""
-    assert "<|im_start|>developer\nbe brief" in render_chat(
-        Chat((Message("developer", "be brief"), HI)), tokenizer
-    )
+    assert "<|im_start|>developer\nbe brief" in render_chat(Chat((Message("developer", "be brief"), HI)), tokenizer)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     # beside it: who may call, and over what
     "auth": "listening config errors",
     # from the user's side
-    "cli": "check client auth server models observe config request errors v1",
+    "cli": "bench check client auth server models observe config request errors v1",
     "check": "client request errors",
     "bench": "client request errors v1",
     "client": "v1 request errors",
@@ -63,7 +63,7 @@ MLX = {"mlx", "mlx_lm"}
 # The server imports this one for its names; it imports MLX when it runs, in the child.
 DOORS = {"mlx_grpc.engine.worker"}
 SERVER_ROOMS = {
-    "server", "auth", "listening", "rpc", "http", "service", "schedule", "observe", "cli", "check", "client",
+    "server", "auth", "listening", "rpc", "http", "service", "schedule", "observe", "cli", "check", "bench", "client",
     "config", "request",
 }  # fmt: skip
 

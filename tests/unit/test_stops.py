@@ -28,9 +28,7 @@ def _search_naively(text: str, stops: list[str]) -> tuple[str, str | None]:
 
 
 def _held_naively(text: str, stops: list[str]) -> int:
-    return max(
-        (size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size])), default=0
-    )
+    return max((size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size])), default=0)
 
 
 @given(pieces=st.lists(st.text(_ALPHABET, max_size=6), max_size=8), stops=_STOPS)

@@ -30,9 +30,7 @@ def put_program(folder: Path, name: str, body: str) -> None:
         ("Linux", None, "cpu"),
     ],
 )
-def test_the_extra_follows_system_and_driver(
-    tmp_path: Path, system: str, nvidia_smi: str | None, extra: str
-) -> None:
+def test_the_extra_follows_system_and_driver(tmp_path: Path, system: str, nvidia_smi: str | None, extra: str) -> None:
     """A Mac serves with Metal, a new driver with CUDA 13, an older one with CUDA 12, all else on the CPU."""
     put_program(tmp_path, "uname", f"echo {system}")
     if nvidia_smi is not None:
