@@ -23,7 +23,7 @@ const TICK_MICROSECONDS: f64 = 10_000.0;
 #[tokio::main]
 async fn main() -> Result<(), MlxGrpcError> {
     let helper = Helper::open();
-    let script = json!({"context_length": 16384, "step_seconds": 0.001});
+    let script = json!({"context_length": 16384, "step_seconds": 0.0002});
     let facts = helper.post("server", &json!({"script": script, "settings": {}, "engine": "process"})).unwrap();
     let target = facts["grpc"].as_str().unwrap();
     let (mut own, mut python) = (Vec::new(), Vec::new());

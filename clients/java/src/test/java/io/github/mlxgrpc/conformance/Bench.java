@@ -23,7 +23,7 @@ public final class Bench {
     private static final int WARM_UP_TOKENS = 10_000; // the JIT compiler needs more of them than others do
     private static final String SERVER =
             """
-            {"script": {"context_length": 16384, "step_seconds": 0.001}, "settings": {}, "engine": "process"}
+            {"script": {"context_length": 16384, "step_seconds": 0.0002}, "settings": {}, "engine": "process"}
             """;
     private static final OperatingSystemMXBean SYSTEM =
             (OperatingSystemMXBean) ManagementFactory.getOperatingSystemMXBean();
