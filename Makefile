@@ -29,7 +29,7 @@ serve: $(SERVE) ## set up what is missing and serve the default model (ARGS='--m
 	exec $(BIN)/mlx-grpc serve $(ARGS)
 
 test: $(DEV) ## all tests, the long proofs in small (ARGS='-k queue')
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 prove: $(DEV) ## the long proofs, at full size
 	$(BIN)/pytest -m prove --full --timeout 3600 $(ARGS)
