@@ -27,6 +27,8 @@ from mlx_grpc.engine.pipe import read_frames, write_frame
 from mlx_grpc.engine.protocol import Engine, LoadError, OpenEngine
 
 SCRIPT_PREFIX = "script:"
+NICENESS = 3
+"""On a CPU the engine takes every core there is; refusals, health and other people's tokens must not wait for it."""
 
 Outbox = Callable[[FromWorker], None]
 
@@ -122,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fds = parser.parse_args(arguments)
     os.dup2(sys.stderr.fileno(), 1)
     faulthandler.enable()
+    os.nice(NICENESS)
     for ignored in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
 
