@@ -32,7 +32,7 @@ test: $(DEV) ## all tests, the long proofs in small (ARGS='-k queue')
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 prove: $(DEV) ## the long proofs, at full size
-	$(BIN)/pytest -m prove --full --timeout 3600 $(ARGS)
+	$(BIN)/pytest -rP -m prove --full --timeout 3600 $(ARGS)
 
 bench: $(DEV) ## compare with raw BatchGenerator and mlx_lm.server (ARGS='--quick'); docs/performance.md
 	$(BIN)/python -m tests.benchmarks.compare $(ARGS)

@@ -144,6 +144,9 @@ class Served:
         pid: int | None = self.status()["models"][0]["engine_pid"]
         return pid
 
+    def engine_ready(self) -> bool:
+        return bool(self.status()["models"][0]["state"] == "ready")
+
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import pytest
 
 from mlx_grpc import testing
 from mlx_grpc.engine.script import Script
+from mlx_grpc.service.model_state import ModelState
 from tests.helpers_llama import TEXT, make_llama
 from tests.helpers_proofs import Killer, Served, comes_true, crowd, proof, served, tell, texts
-from tests.helpers_rpc import connected
+from tests.helpers_rpc import Api, Request, connected, read_all, text_of, until
 
 pytestmark = pytest.mark.prove
 
@@ -33,10 +35,16 @@ async def _same_with_kills(killer: Killer, max_tokens: int, script: Script | Non
         connected(server.target) as api,
     ):
         rounds = 0
+        stats, host = server.server.stats, server.catalog.get("")
+
+        def back() -> bool:
+            """A kill at the end of a round is over with: new calls would be refused meanwhile, as they should be."""
+            return stats.crashes.total() == killer.kills - killer.left and host.state is ModelState.READY
+
         while killer.left:
             assert await texts(api, requests) == undisturbed
             rounds += 1
-        stats = server.server.stats
+            await until(api, back)
         assert stats.crashes.total() == killer.kills
         assert stats.failed.total() == 0
         assert stats.completed.total() == 16 * rounds
@@ -69,11 +77,15 @@ async def test_the_default_model_survives_kills_at_any_moment(full_size: bool, t
     with served(tmp_path, model="") as server:
         async with connected(server.grpc) as api:
             undisturbed = await texts(api, requests)
-            killing = asyncio.create_task(_kill_at_random_moments(server, KILLS))
+            arriving = asyncio.Lock()
+            killing = asyncio.create_task(_kill_at_random_moments(server, KILLS, arriving))
             rounds = 0
             try:
                 while not killing.done() or not rounds:
-                    assert await texts(api, requests) == undisturbed
+                    async with arriving:
+                        calls = await _accepted(server, api, requests)
+                    events = await asyncio.gather(*(read_all(call) for call in calls))
+                    assert [text_of(stream) for stream in events] == undisturbed
                     rounds += 1
             finally:
                 killing.cancel()
@@ -84,15 +96,26 @@ async def test_the_default_model_survives_kills_at_any_moment(full_size: bool, t
         tell(f"{kills} kills in {rounds} rounds of 16; {status['resumed']} resumed, one process throughout")
 
 
-async def _kill_at_random_moments(server: Served, kills: int) -> int:
-    """Each kill comes some seconds after an engine was ready, in prefill or in decode; never so soon that a request
-    on trial alone cannot say a token, since two such crashes make it poison. Returns how many there were."""
+async def _accepted(server: Served, api: Api, requests: Sequence[Request]) -> list[Any]:
+    """Streams that the server has taken. A new call is refused while an engine starts; only what was accepted must
+    survive it."""
+    await comes_true(server.engine_ready)
+    calls = [api.stream(request) for request in requests]
+    await comes_true(lambda: server.status()["running_count"] == len(requests))
+    return calls
+
+
+async def _kill_at_random_moments(server: Served, kills: int, arriving: asyncio.Lock) -> int:
+    """Each kill comes some seconds after an engine was ready, in prefill or in decode, and not while streams arrive;
+    never so soon that a request on trial alone cannot say a token, since two such crashes make it poison. Returns how
+    many there were."""
     moments = random.Random(3)
     for _ in range(kills):
-        await comes_true(lambda: server.status()["models"][0]["state"] == "ready")
+        await comes_true(server.engine_ready)
         await asyncio.sleep(moments.uniform(2.0, 10.0))
-        pid = await asyncio.to_thread(lambda: server.engine_pid)
-        assert pid
-        os.kill(pid, signal.SIGKILL)
-        await comes_true(lambda pid=pid: server.engine_pid != pid)  # type: ignore[misc]
+        async with arriving:
+            pid = await asyncio.to_thread(lambda: server.engine_pid)
+            assert pid
+            os.kill(pid, signal.SIGKILL)
+            await comes_true(lambda pid=pid: server.engine_pid != pid)  # type: ignore[misc]
     return kills
