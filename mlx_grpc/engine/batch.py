@@ -132,6 +132,11 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
         """Rows past their prompt."""
         return len(self._generation_batch)
 
+    @property
+    def waiting_rows(self) -> int:
+        """Rows in prefill, and those before it."""
+        return len(self._currently_processing) + len(self._unprocessed_sequences)
+
     def enter(self, row_id: int, tokens: Sequence[int], caches: list[Any] | None = None) -> None:
         """Let a row wait for prefill. tokens: at least one; they go on after those that `caches` hold."""
         cache = caches or make_prompt_cache(self.model)

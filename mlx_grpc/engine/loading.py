@@ -30,6 +30,7 @@ CONTEXT_KEYS = (
     "seq_length", "n_ctx",
 )  # fmt: skip
 DEFAULT_CONTEXT_LENGTH = 4096
+DEFAULT_ATTENTION_HEADS = 32
 LONGEST_REASON_CHARACTERS = 300
 
 # A recurrent layer's state has one size for any length; it is charged to the tokens of a row of this many.
@@ -43,6 +44,7 @@ class Model:
     network: Module
     loaded: Loaded
     on_gpu: bool
+    attention_heads: int
 
 
 def load_model(load: Load, notes: Sequence[str] = ()) -> Model:
@@ -76,7 +78,7 @@ def load_model(load: Load, notes: Sequence[str] = ()) -> Model:
         notes=[*filter(None, notes), *more_notes],
         backend="gpu" if on_gpu else "cpu",
     )
-    return Model(network, loaded, on_gpu)
+    return Model(network, loaded, on_gpu, _attention_heads(config))
 
 
 def _load_network(load: Load, on_gpu: bool) -> tuple[Module, dict[str, Any]]:
@@ -142,6 +144,11 @@ def _eos_ids(config: Mapping[str, Any]) -> list[int]:
         if ids is not None:
             return [ids] if isinstance(ids, int) else [int(token) for token in ids]
     return []
+
+
+def _attention_heads(config: Mapping[str, Any]) -> int:
+    found = [section.get("num_attention_heads") for section in _sections(config)]
+    return max((heads for heads in found if isinstance(heads, int)), default=DEFAULT_ATTENTION_HEADS)
 
 
 def _sections(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:

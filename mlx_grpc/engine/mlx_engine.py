@@ -25,15 +25,18 @@ from mlx_grpc.engine.messages import (
     TokenLogprobs,
 )
 from mlx_grpc.engine.pace import PrefillPace
+from mlx_grpc.engine.prefill import tokens_for_scores
 from mlx_grpc.engine.prefix_cache import PrefixCache
 from mlx_grpc.engine.protocol import LoadError, row_problem
 from mlx_grpc.engine.sampler import BatchSampler, RowLogprobs
 
-CPU_PREFILL_STEP_TOKENS = 256
+CPU_PREFILL_STEP_TOKENS = 512
 GPU_PREFILL_STEP_TOKENS = 8192
 GPU_STALL_SECONDS = 0.1
-CPU_STALL_SECONDS = 0.5
+CPU_STALL_SECONDS = 1.0
 """How long running streams may be held up by others' prompts, between two of their tokens."""
+MOST_FOR_SCORES = 1 / 32
+"""Of the device's memory, for the attention scores of a prefill."""
 MOST_FOR_PROMPT_CACHE = 0.25
 """Of the memory that the weights leave."""
 
@@ -63,6 +66,7 @@ class MlxEngine:
         self._max_rows = load.max_rows
         default_tokens = GPU_PREFILL_STEP_TOKENS if model.on_gpu else CPU_PREFILL_STEP_TOKENS
         target_seconds = GPU_STALL_SECONDS if model.on_gpu else CPU_STALL_SECONDS
+        self._heads, self._scores_bytes = model.attention_heads, int(model.loaded.memory_bytes * MOST_FOR_SCORES)
         self._pace = PrefillPace(target_seconds, load.prefill_step_tokens or default_tokens)
         self._sampler = BatchSampler(model.loaded.vocab_size)
         self._generator: RowGenerator | None = RowGenerator(model.network, self._sampler, load.max_rows)
@@ -118,7 +122,9 @@ class MlxEngine:
     def _prefill(self) -> list[Progress]:
         generator = self.generator
         started = time.monotonic()
-        progress = generator.prefill(self._pace.budget_tokens(generator.decoding_rows))
+        longest = max((len(row.prompt) + len(row.output) for row in self._rows.values()), default=0)
+        budget_tokens = self._pace.budget_tokens(generator.decoding_rows, generator.waiting_rows)
+        progress = generator.prefill(min(budget_tokens, tokens_for_scores(longest, self._heads, self._scores_bytes)))
         self._pace.record(generator.prefilled_tokens, time.monotonic() - started)
         return progress
 

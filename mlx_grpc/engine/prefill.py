@@ -36,3 +36,9 @@ def chunk_tokens(remaining: Sequence[int], budget_tokens: int) -> int:
         if useful >= LEAST_USEFUL_SHARE * chunk * len(remaining):
             return chunk
     return candidates[-1]
+
+
+def tokens_for_scores(context_tokens: int, heads: int, limit_bytes: int) -> int:
+    """How many tokens may be processed at once so that their attention scores, heads x tokens x context in half
+    precision, take no more than `limit_bytes`; at least one. Not every backend keeps them all, but some do."""
+    return max(1, limit_bytes // max(1, 2 * heads * context_tokens))

@@ -22,6 +22,7 @@ from typing import Protocol
 
 import msgspec
 
+from mlx_grpc.engine.backend import set_defaults
 from mlx_grpc.engine.messages import Cancel, Close, FromWorker, Load, LoadFailed, Row, Step, Submit, ToWorker
 from mlx_grpc.engine.pipe import read_frames, write_frame
 from mlx_grpc.engine.protocol import Engine, LoadError, OpenEngine
@@ -108,6 +109,7 @@ def open_engine(load: Load) -> Engine:
         return open_scripted(load)
     from mlx_grpc.models.blas import load_openblas
 
+    set_defaults()
     note = load_openblas()  # before MLX, which would take the slow reference BLAS
     from mlx_grpc.engine.mlx_engine import open_mlx
 

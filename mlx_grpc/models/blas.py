@@ -27,15 +27,23 @@ _PACKAGE = "scipy-openblas32"
 _COMPILE_SECONDS = 60
 _ADVICE = f"install libopenblas0-pthread, or `pip install {_PACKAGE}` with a C compiler at hand"
 # Complex products and MLX's linear algebra (LAPACK) stay with the reference library: no language model uses them.
+# 101, 111 and 112 are row-major, not transposed and transposed. One row times weights, which is each product of a
+# stream that is alone, goes to the matrix-vector product: OpenBLAS packs all weights for a matrix product of any size,
+# which took a model of 135M parameters 89 ms a token instead of 42.
 _SHIM = """
-#define GEMM(name, type) \\
-  void scipy_##name(int, int, int, int, int, int, type, const type*, int, const type*, int, type, type*, int); \\
-  void name(int o, int ta, int tb, int m, int n, int k, type alpha, const type* a, int lda, const type* b, \\
-            int ldb, type beta, type* c, int ldc) { \\
-    scipy_##name(o, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc); \\
+#define GEMM(type, letter) \\
+  void scipy_cblas_##letter##gemm(int, int, int, int, int, int, type, const type*, int, const type*, int, type, \\
+                                  type*, int); \\
+  void scipy_cblas_##letter##gemv(int, int, int, int, type, const type*, int, const type*, int, type, type*, int); \\
+  void cblas_##letter##gemm(int o, int ta, int tb, int m, int n, int k, type alpha, const type* a, int lda, \\
+                            const type* b, int ldb, type beta, type* c, int ldc) { \\
+    if (m == 1 && o == 101 && ta == 111 && tb == 112) \\
+      scipy_cblas_##letter##gemv(101, 111, n, k, alpha, b, ldb, a, 1, beta, c, 1); \\
+    else \\
+      scipy_cblas_##letter##gemm(o, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc); \\
   }
-GEMM(cblas_sgemm, float)
-GEMM(cblas_dgemm, double)
+GEMM(float, s)
+GEMM(double, d)
 """
 
 

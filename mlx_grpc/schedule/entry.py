@@ -14,7 +14,7 @@ class Limits:
     `max_waiting` requests and `max_waiting_tokens` prompt tokens (None: no limit) may wait; `max_rows` run at
     once. A waiting request gains a class for each `ageing_seconds`. A request that does not fit now may be
     overtaken by `max_overtakes` smaller ones, for `max_overtake_seconds` after the first. With rows running,
-    a lone arrival waits up to `gather_seconds` for others to enter with (0: never).
+    arrivals fewer than `gather_rows` wait up to `gather_seconds` for others to enter with (0: never).
     """
 
     max_waiting: int
@@ -24,6 +24,7 @@ class Limits:
     max_overtakes: int = 32
     max_overtake_seconds: float = 5.0
     gather_seconds: float = 0.0
+    gather_rows: int = 8
 
     def __post_init__(self) -> None:
         if self.max_waiting < 0 or (self.max_waiting_tokens or 0) < 0 or self.max_rows < 1:

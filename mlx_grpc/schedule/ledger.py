@@ -36,6 +36,8 @@ class Ledger:
         self.budget = budget or KvBudget(0, 0)
         self.rates = rates or Rates()
         self.row_limit = limits.max_rows
+        self.gather_seconds = limits.gather_seconds
+        """As in `limits`, until the engine's device says otherwise."""
         self.others_bytes = 0
         """KV bytes that other engines of the device have reserved: not for these rows now, but not gone for good."""
         self.eligible: frozenset[int] | None = None

@@ -89,10 +89,12 @@ class Scheduler(Ledger):
         return choose(waiting, self._batch(), budget, self.limits, self._overtaken, now_seconds)
 
     def _gather_until(self, chosen: list[Entry]) -> float | None:
-        """Until when `chosen` wait for company; None when the engine is idle or they fill the batch."""
+        """Until when `chosen` wait for company; None when the engine is idle, or they are enough or fill the batch."""
         if not chosen or not self._running or len(self._running) + len(chosen) >= self.row_limit:
             return None
-        return min(entry.arrived_seconds for entry in chosen) + self.limits.gather_seconds
+        if len(chosen) >= self.limits.gather_rows:
+            return None
+        return min(entry.arrived_seconds for entry in chosen) + self.gather_seconds
 
     def _has_place(self, entry: Entry, now_seconds: float) -> bool:
         left = self._queue.limited_count + 1

@@ -13,10 +13,13 @@ import json
 import shutil
 import sys
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 from mlx_grpc.models.blas import load_openblas
+
+CACHE_LIMIT_BYTES = 16 * 2**30
 
 
 def make_folder(source: Path, folder: Path) -> None:
@@ -53,27 +56,41 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def answer_lines(folder: Path) -> None:
-    """Each line: {"ids": [[...]], "max_tokens": N, "samplers": null or [{"temp", "top_p"}]}, all prompts at once; the
-    answer: {"seconds", "tokens"}."""
+    """Each line: {"ids": [[...]], "max_tokens": N, "samplers": null or [{"temp", "top_p"}], "sampler": null or one for
+    all, "arrivals": [] or seconds from the start, rising}; the answer: {"seconds", "tokens", "rows"}, the last the mean
+    of rows that decoded in a step."""
+    import mlx.core as mx
     from mlx_lm.generate import BatchGenerator
     from mlx_lm.sample_utils import make_sampler
     from mlx_lm.utils import load_model
 
     model, _ = load_model(folder)
+    # What MLX keeps of freed memory grows with every new shape, and a GPU is shared with the two servers here.
+    mx.set_cache_limit(CACHE_LIMIT_BYTES)
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
         count = len(asked["ids"])
+        shared = make_sampler(**asked["sampler"]) if asked["sampler"] else None
+        generator = BatchGenerator(model, completion_batch_size=min(64, max(32, count)), sampler=shared)
+        samplers = [make_sampler(**one) for one in asked["samplers"]] if asked["samplers"] else [None] * count
+        waiting = deque(zip(asked["arrivals"] or [0.0] * count, asked["ids"], samplers, strict=True))
         began = time.perf_counter()
-        generator = BatchGenerator(model, completion_batch_size=max(32, count))
-        samplers = [make_sampler(**one) for one in asked["samplers"]] if asked["samplers"] else None
-        generator.insert(asked["ids"], [asked["max_tokens"]] * count, samplers=samplers)
-        done = tokens = 0
+        done = tokens = steps = 0
         while done < count:
+            entering = []
+            while waiting and waiting[0][0] <= time.perf_counter() - began:
+                entering.append(waiting.popleft())
+            if entering:
+                _, ids, chosen = zip(*entering, strict=True)
+                own = list(chosen) if asked["samplers"] else None
+                generator.insert(list(ids), [asked["max_tokens"]] * len(ids), samplers=own)
             responses = generator.next_generated()
             tokens += len(responses)
+            steps += bool(responses)
             done += sum(response.finish_reason is not None for response in responses)
-        print(json.dumps({"seconds": time.perf_counter() - began, "tokens": tokens}), flush=True)
+        seconds = time.perf_counter() - began
+        print(json.dumps({"seconds": seconds, "tokens": tokens, "rows": tokens / max(1, steps)}), flush=True)
         generator.close()
 
 

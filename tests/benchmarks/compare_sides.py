@@ -30,9 +30,11 @@ REQUEST_SECONDS = 600.0
 class Sides:
     """The processes; ended with the block. `work` is a folder for files and logs."""
 
-    def __init__(self, source: Path, work: Path) -> None:
+    def __init__(self, source: Path, work: Path, ours: Sequence[str] = ()) -> None:
+        """`ours`: the command that starts our server instead of `mlx-grpc serve`; it gets --model and --ready-file."""
         self._source = source
         self._work = work
+        self._ours = ours
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._address: dict[str, str] = {}
         self._tokenizer: Any = None
@@ -54,15 +56,20 @@ class Sides:
             self._tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
         return list(self._tokenizer.encode(text).ids)
 
-    def raw(self, asks: Sequence[Ask]) -> dict[str, float]:
-        """All prompts at once through raw BatchGenerator: seconds and tokens. Samplers are mlx_lm's, one a row where
-        any is asked for."""
+    def raw(
+        self, asks: Sequence[Ask], *, arrivals: Sequence[float] = (), shared_sampler: bool = False
+    ) -> dict[str, float]:
+        """Prompts through raw BatchGenerator, all at once, or each when it arrives, in seconds from the start: seconds
+        and tokens. Samplers are mlx_lm's, one a row where any is asked for, or the first row's for all."""
         process = self._running(RAW, self._start_raw)
         samplers = [{"temp": ask.temperature, "top_p": ask.top_p} for ask in asks]
+        sampled = any(ask.temperature for ask in asks)
         line = {
             "ids": [self.ids(ask.prompt) for ask in asks],
             "max_tokens": asks[0].max_tokens,
-            "samplers": samplers if any(ask.temperature for ask in asks) else None,
+            "samplers": samplers if sampled and not shared_sampler else None,
+            "sampler": samplers[0] if sampled and shared_sampler else None,
+            "arrivals": list(arrivals),
         }
         _pipe(process.stdin).write(json.dumps(line) + "\n")
         _pipe(process.stdin).flush()
@@ -96,8 +103,10 @@ class Sides:
     def _start_ours(self) -> subprocess.Popen[str]:
         ready = self._work / "ready.json"
         ready.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "mlx_grpc", "serve", "--model", f"bench={self.folder}"]
-        command += ["--grpc-port=0", "--http-port=0", "--admin-port=0", "--ready-file", str(ready)]
+        command = [*self._ours, "--model", str(self.folder), "--ready-file", str(ready)]
+        if not self._ours:
+            command = [sys.executable, "-m", "mlx_grpc", "serve", "--model", f"bench={self.folder}"]
+            command += ["--grpc-port=0", "--http-port=0", "--admin-port=0", "--ready-file", str(ready)]
         process = self._popen("ours", command)
         self._wait(process, "ours", ready.exists)
         self._address[OURS] = json.loads(ready.read_text())["grpc"]

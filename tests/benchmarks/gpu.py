@@ -1,9 +1,10 @@
-"""The engine's own speed and this server's, on a GPU, with SmolLM2-1.7B's shape and random bfloat16 weights.
+"""Raw BatchGenerator, this server and mlx_lm.server on a GPU: SmolLM2-1.7B's shape, random bfloat16 weights, prompts of
+128 tokens and 128 new ones, alternating rounds of one run.
 
-    python -m tests.benchmarks.gpu --tokenizer FOLDER [--rounds 3] [--streams 1 8 32 64] [--json FILE]
+    python -m tests.benchmarks.gpu --tokenizer FOLDER [--only streams,arrivals] [--rounds 3] [--out OUT]
 
-Rounds alternate between raw BatchGenerator in a process of its own, all prompts at once, and this server over gRPC in a
-process of its own; both get the same prompts of 128 tokens and give 128 tokens each. Prints medians and ratios.
+OUT is docs/performance_gpu unless named. As in `compare`, every stage prints its table when it is done and puts it
+into OUT and its page.
 """
 
 from __future__ import annotations
@@ -11,191 +12,182 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import random
-import shutil
-import statistics
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-PROMPT_TOKENS = NEW_TOKENS = 128
-VOCAB_SIZE = 49152
-CONFIG = {
-    "model_type": "llama", "hidden_size": 2048, "num_hidden_layers": 24, "intermediate_size": 8192,
-    "num_attention_heads": 32, "num_key_value_heads": 32, "rms_norm_eps": 1e-5, "vocab_size": VOCAB_SIZE,
-    "max_position_embeddings": 8192, "rope_theta": 130000.0, "tie_word_embeddings": True, "torch_dtype": "bfloat16",
-}  # fmt: skip
+from mlx_grpc.bench.load import open_loop, poisson_arrivals
+from mlx_grpc.bench.prompts import Share, make_asks
+from mlx_grpc.bench.record import Ask, Record
+from mlx_grpc.bench.stats import summarise
+from tests.benchmarks import compare_report
+from tests.benchmarks.compare_rounds import Clock, Line, alternate
+from tests.benchmarks.compare_sides import INCUMBENT, OURS, RAW, Sides
+from tests.benchmarks.compare_stages import WHOLE, Bench
 
-
-def prompts(count: int, seed: int) -> list[list[int]]:
-    """Different random tokens for each stream and round, so that no prompt cache helps."""
-    dice = random.Random(f"{count} {seed}")
-    return [[dice.randrange(20, VOCAB_SIZE) for _ in range(PROMPT_TOKENS)] for _ in range(count)]
-
-
-def make_model(folder: Path, tokenizer: Path) -> None:
-    """Random weights of the right shape. Runs in a process of its own."""
-    import mlx.core as mx
-    from mlx.utils import tree_flatten, tree_map
-    from mlx_lm.models import llama
-
-    model = llama.Model(llama.ModelArgs.from_dict(CONFIG))
-    mx.random.seed(0)
-    weights = tree_map(lambda array: (mx.random.normal(array.shape) * 0.02).astype(mx.bfloat16), model.parameters())
-    folder.mkdir(parents=True, exist_ok=True)
-    mx.save_safetensors(str(folder / "model.safetensors"), dict(tree_flatten(weights)), metadata={"format": "mlx"})
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    for file in tokenizer.glob("tokenizer*"):
-        shutil.copy(file, folder)
+TOKENS = 128
+SIDES = (RAW, OURS, INCUMBENT)
+REQUESTS_IN_TRACE = 160
+SERVE = "tests.benchmarks.gpu_serve"
+ALL_DAY = Clock(float("inf"))
 
 
-def raw(folder: Path, streams: list[int], sampling: str) -> None:
-    """Raw BatchGenerator: reads "STREAMS SEED" lines, answers each with seconds."""
-    from mlx_lm.generate import BatchGenerator
-    from mlx_lm.sample_utils import make_sampler
-    from mlx_lm.utils import load_model
-
-    model, _ = load_model(folder)
-    top_p = make_sampler(temp=1.0, top_p=0.9)
-    sampler = {"greedy": None, "top-p": top_p, "top-p each": None, "top-p each, raw shared": top_p}[sampling]
-    for line in sys.stdin:
-        count, seed = map(int, line.split())
-        generator = BatchGenerator(model, sampler=sampler, completion_batch_size=max(32, count))
-        started = time.perf_counter()
-        samplers = None
-        if sampling == "top-p each":
-            samplers = [make_sampler(temp=1.0, top_p=0.8 + 0.19 * n / count) for n in range(count)]
-        generator.insert(prompts(count, seed), [NEW_TOKENS] * count, samplers=samplers)
-        done = 0
-        while done < count:
-            done += sum(response.finish_reason is not None for response in generator.next_generated())
-        print(time.perf_counter() - started, flush=True)
-        generator.close()
+def _asks(stage: str, count: int, number: int, *, new_tokens: int = TOKENS, temperature: float = 0.0) -> list[Ask]:
+    seed = random.Random(f"{stage} {count} {number}").getrandbits(48)
+    return make_asks([Share(TOKENS, new_tokens)], count, seed, temperature=temperature)
 
 
-async def ours(target: str, count: int, seed: int, sampling: str) -> tuple[float, float]:
-    """This server: seconds for all streams, and the first token's median seconds."""
-    import grpc
+def streams(bench: Bench, rates: Sequence[float]) -> list[Line]:
+    """Greedy streams that start together."""
+    lines = []
+    for count in bench.size.streams:
+        aim = "≥ 0.95 of raw" + (", ≥ 3.5 times mlx_lm.server" if count == 32 else "")
+        line = Line(f"{count} streams", "tokens/s", aim=aim)
+        for number in (-2, -1):  # as many rows and as long as what is measured, so that every kernel is compiled
+            for side in SIDES:
+                bench.run(side, _asks("warm", count, number))
 
-    from mlx_grpc.v1 import generation_pb2 as pb
-    from mlx_grpc.v1 import inference_service_pb2_grpc
+        def measure(side: str, number: int, line: Line = line, count: int = count) -> None:
+            line.add(side, *bench.run(side, _asks("streams", count, number)))
+            print(line.name, side, line.figures[side][-1], flush=True)
 
-    firsts: list[float] = []
-    async with grpc.aio.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
-
-        async def one(number: int, ids: list[int]) -> None:
-            request = pb.GenerateRequest(
-                token_ids=pb.TokenIds(ids=ids), stop=pb.Stop(max_tokens=NEW_TOKENS, ignore_eos=True)
-            )
-            if sampling != "greedy":
-                request.sampling.temperature, request.sampling.seed = 1.0, number
-                request.sampling.top_p = 0.9 if sampling == "top-p" else 0.8 + 0.19 * number / count
-            first = None
-            async for response in stub.StreamGenerate(request):
-                if first is None and response.WhichOneof("event") == "delta":
-                    first = time.perf_counter() - started
-            firsts.append(first or 0.0)
-
-        started = time.perf_counter()
-        await asyncio.gather(*(one(number, ids) for number, ids in enumerate(prompts(count, seed))))
-        return time.perf_counter() - started, statistics.median(firsts)
+        alternate(bench.size.rounds, ALL_DAY, SIDES, measure)
+        lines.append(line)
+    return lines
 
 
-def serve(folder: Path, work: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """This server, in a process of its own, serving the folder."""
-    ready = work / "ready.json"
-    command = [
-        sys.executable,
-        "-m",
-        "mlx_grpc",
-        "serve",
-        "--model",
-        str(folder),
-        "--grpc-port",
-        "0",
-        "--http-port",
-        "0",
-    ]
-    command += ["--admin-port", "0", "--ready-file", str(ready), "--log-level", "warning", "--max-batch", "256"]
-    process = subprocess.Popen(command)
-    while not ready.exists():
-        if process.poll() is not None:
-            raise SystemExit("the server did not start")
-        time.sleep(0.1)
-    return process, json.loads(ready.read_text())["grpc"]
+def samplers(bench: Bench, rates: Sequence[float]) -> list[Line]:
+    """A top-p for each of 64 rows; raw has one sampler for all, which is the quickest that it can do."""
+    line = Line("64 rows: a top-p each; raw: one for all", "tokens/s", aim="≥ raw")
+
+    def asks(number: int) -> list[Ask]:
+        made = _asks("samplers", 64, number, temperature=1.0)
+        return [replace(ask, top_p=0.8 + 0.19 * place / 64) for place, ask in enumerate(made)]
+
+    def measure(side: str, number: int) -> None:
+        if side == RAW:
+            shared = bench.sides.raw(asks(number), shared_sampler=True)
+            line.add(RAW, shared["tokens"] / shared["seconds"])
+        else:
+            line.add(OURS, *bench.run(OURS, asks(number)))
+        print(line.name, side, line.figures[side][-1], flush=True)
+
+    bench.run(OURS, asks(-1))
+    bench.sides.raw(asks(-1), shared_sampler=True)
+    alternate(bench.size.rounds, ALL_DAY, (RAW, OURS), measure)
+    return [line]
 
 
-def measure(arguments: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
-    """Alternating rounds; a row for each sampling and stream count."""
-    folder = work / "model"
-    child = [sys.executable, "-m", "tests.benchmarks.gpu"]
-    subprocess.run([*child, "--make", str(folder), "--tokenizer", str(arguments.tokenizer)], check=True)
-    rows = []
-    for sampling in arguments.sampling:
-        engine = subprocess.Popen(
-            [*child, "--raw", str(folder), "--sampling", sampling],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+def arrivals(bench: Bench, rates: Sequence[float]) -> list[Line]:
+    """Requests that arrive as a Poisson process: tokens a second from the first arrival to the last end. Raw inserts
+    each prompt when it arrives."""
+    lines = []
+    for rate in rates:
+        line = Line(f"{rate:g} arrivals/s", "tokens/s", aim="≥ 1.5 times raw where ours has about 32 rows busy")
+        busy: dict[str, list[float]] = {RAW: [], OURS: []}
+        firsts: list[float] = []
+
+        def measure(
+            side: str,
+            number: int,
+            rate: float = rate,
+            line: Line = line,
+            busy: dict[str, list[float]] = busy,
+            firsts: list[float] = firsts,
+        ) -> None:
+            asks = _asks(f"arrivals {rate}", REQUESTS_IN_TRACE, number)
+            moments = poisson_arrivals(rate, REQUESTS_IN_TRACE, number)
+            if side == RAW:
+                answer = bench.sides.raw(asks, arrivals=moments)
+                line.add(RAW, answer["tokens"] / (answer["seconds"] - moments[0]))
+                busy[RAW].append(answer["rows"])
+                print(line.name, side, line.figures[side][-1], flush=True)
+                return
+            records = asyncio.run(_trace(bench, asks, moments))
+            summary = summarise(records)
+            line.add(OURS, summary.tokens_per_second, summary.failed)
+            alive = sum(record.ended_seconds - record.arrived_seconds for record in records)
+            busy[OURS].append(alive / summary.seconds)
+            firsts.append(summary.first.p50)
+            print(line.name, side, line.figures[side][-1], flush=True)
+
+        alternate(bench.size.rounds, ALL_DAY, (RAW, OURS), measure)
+        line.note = (
+            f"{TOKENS * rate:,.0f} tokens/s are asked for; rows busy in the mean: raw {sorted(busy[RAW])[0]:.0f}, "
+            f"mlx-grpc {sorted(busy[OURS])[0]:.0f}; mlx-grpc's first token after {min(firsts):.3f} s in the median"
         )
-        assert engine.stdin is not None
-        assert engine.stdout is not None
-        server, target = serve(folder, work)
-        try:
-            for count in arguments.streams:
-                raw_rates, our_rates, firsts = [], [], []
-                for round_number in range(arguments.rounds + 1):
-                    engine.stdin.write(f"{count} {2 * round_number}\n")
-                    engine.stdin.flush()
-                    raw_seconds = float(engine.stdout.readline())
-                    our_seconds, first = asyncio.run(ours(target, count, 2 * round_number + 1, sampling))
-                    if round_number:  # the first warms both up
-                        raw_rates.append(count * NEW_TOKENS / raw_seconds)
-                        our_rates.append(count * NEW_TOKENS / our_seconds)
-                        firsts.append(first)
-                ratios = sorted(mine / theirs for mine, theirs in zip(our_rates, raw_rates, strict=True))
-                rows.append(
-                    {
-                        "sampling": sampling, "streams": count, "raw": statistics.median(raw_rates),
-                        "ours": statistics.median(our_rates), "ratio": statistics.median(ratios),
-                        "ratios": [ratios[0], ratios[-1]], "first_token_seconds": statistics.median(firsts),
-                    }
-                )  # fmt: skip
-                print(json.dumps(rows[-1]), flush=True)
-        finally:
-            engine.stdin.close()
-            engine.wait()
-            server.terminate()
-            server.wait()
-            (work / "ready.json").unlink(missing_ok=True)
-    return rows
+        lines.append(line)
+    return lines
+
+
+async def _trace(bench: Bench, asks: Sequence[Ask], moments: Sequence[float]) -> list[Record]:
+    async with bench.sides.driver(OURS) as driver:
+        return await open_loop(driver, asks, moments)
+
+
+def crowds(bench: Bench, rates: Sequence[float]) -> list[Line]:
+    """Many at once, each over a connection of its own: none fails."""
+    lines = []
+    for count in (64, 256):
+        line = Line(f"{count} new connections at once", "tokens/s", aim="0 failures")
+
+        def measure(side: str, number: int, line: Line = line, count: int = count) -> None:
+            line.add(side, *bench.run(side, _asks("crowds", count, number, new_tokens=32), new_connections=True))
+
+        alternate(bench.size.rounds, ALL_DAY, (OURS,), measure)
+        lines.append(line)
+    return lines
+
+
+STAGES: dict[str, tuple[Callable[[Bench, Sequence[float]], list[Line]], str]] = {
+    "streams": (streams, "Streams that start together, greedy"),
+    "samplers": (samplers, "A sampler for each row"),
+    "arrivals": (arrivals, "Arrivals over time"),
+    "crowds": (crowds, "Many at once"),
+}
 
 
 def main() -> None:
-    """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokenizer", type=Path, help="a model folder to take the tokenizer from")
+    """Parse, run the stages, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokenizer", type=Path, required=True, help="a model folder to take the tokenizer from")
+    parser.add_argument("--only", default=",".join(STAGES), help="stages with commas between: %(default)s")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 32, 64])
-    parser.add_argument("--sampling", nargs="+", default=["greedy", "top-p each"])
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--raw", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--streams", default="8,32,64")
+    parser.add_argument("--rates", default="24,32", help="arrivals a second: %(default)s")
+    parser.add_argument("--steps", type=Path, help="where the server's log of its steps goes")
+    parser.add_argument("--out", type=Path, default=Path("docs/performance_gpu"))
     arguments = parser.parse_args()
-    if arguments.make:
-        make_model(arguments.make, arguments.tokenizer)
-    elif arguments.raw:
-        raw(arguments.raw, arguments.streams, arguments.sampling[0])
-    else:
-        with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as work:
-            rows = measure(arguments, Path(work))
-        if arguments.json:
-            arguments.json.write_text(json.dumps(rows, indent=1))
+    facts = compare_report.surroundings() | {"GPU": _gpu()}
+    rates = [float(rate) for rate in arguments.rates.split(",")]
+    counts = tuple(int(count) for count in arguments.streams.split(","))
+    size = replace(WHOLE, rounds=arguments.rounds, prompt_tokens=TOKENS, streams=counts)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the processes below end too
+    ours = [sys.executable, "-m", SERVE, *(["--steps", str(arguments.steps)] if arguments.steps else [])]
+    print(json.dumps(facts), flush=True)
+    with tempfile.TemporaryDirectory(prefix="mlx-grpc-bench.") as work:
+        make = [sys.executable, "-m", "tests.benchmarks.gpu_model", str(Path(work) / "model")]
+        subprocess.run([*make, "--tokenizer", str(arguments.tokenizer)], check=True)
+        with Sides(arguments.tokenizer, Path(work), ours) as sides:
+            for stage in arguments.only.split(","):
+                run, title = STAGES[stage]
+                began = time.monotonic()
+                lines = run(Bench(sides, size, ALL_DAY), rates)
+                print(f"\n### {title} ({time.monotonic() - began:.0f} s)\n\n{compare_report.table(lines)}", flush=True)
+                results = compare_report.keep(arguments.out, stage, lines, "whole", facts)
+                compare_report.write(arguments.out, results, {name: part[1] for name, part in STAGES.items()})
+
+
+def _gpu() -> str:
+    import mlx.core as mx
+
+    return str(mx.device_info().get("device_name", mx.default_device()))
 
 
 if __name__ == "__main__":

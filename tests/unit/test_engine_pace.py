@@ -60,6 +60,16 @@ def test_the_end_of_a_prompt_does_not_make_later_chunks_small() -> None:
     assert pace.budget_tokens(decoding_rows=1) == 2048
 
 
+def test_a_crowd_that_waits_for_its_first_tokens_may_hold_up_the_few_that_run() -> None:
+    """A step costs about the same for few rows as for many, so all are served sooner; up to four targets long."""
+    pace = PrefillPace(TARGET_SECONDS, 8192)
+    for _ in range(40):
+        pace.record(pace.budget_tokens(decoding_rows=8, waiting_rows=24), 0.001 * pace.budget_tokens(8, 24))
+    assert pace.budget_tokens(decoding_rows=8, waiting_rows=24) == pytest.approx(400, rel=0.05)
+    assert pace.budget_tokens(decoding_rows=8, waiting_rows=4) == pytest.approx(150, rel=0.05)
+    assert pace.budget_tokens(decoding_rows=8, waiting_rows=1) == pytest.approx(100, rel=0.05), "a lone giant"
+
+
 @given(st.lists(st.tuples(st.integers(0, 5000), st.floats(0, 100))), st.integers(1, 4096), st.integers(0, 64))
 def test_the_budget_is_always_usable(samples: list[tuple[int, float]], most: int, rows: int) -> None:
     """Whatever was measured: at least one token, and no more than a step may take."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_grpc.engine.prefill import chunk_tokens, rows_to_admit
+from mlx_grpc.engine.prefill import chunk_tokens, rows_to_admit, tokens_for_scores
 
 lengths = st.lists(st.integers(0, 5000), max_size=40)
 remaining = st.lists(st.integers(1, 5000), min_size=1, max_size=40)
@@ -57,3 +57,10 @@ def test_prompts_are_admitted_by_what_they_cost(waiting: list[int], admitted: in
 def test_a_chunk_is_not_mostly_padding(remaining: list[int], chunk: int) -> None:
     """With a budget of 256 tokens."""
     assert chunk_tokens(remaining, 256) == chunk
+
+
+def test_scores_of_long_contexts_bound_the_chunk() -> None:
+    """32 heads in half precision and a context of 32,768 take 2 MiB a token: a GiB holds those of 512."""
+    assert tokens_for_scores(32768, 32, 2**30) == 512
+    assert tokens_for_scores(128, 32, 2**30) == 131072
+    assert tokens_for_scores(10**9, 128, 1) == 1, "a prompt always moves on"

@@ -315,6 +315,17 @@ def test_arrivals_gather_for_a_short_time() -> None:
     assert one.plan(1.3).admit == (2, 3, 4), "a full batch waits for nobody"
 
 
+def test_arrivals_that_are_enough_gather_no_longer() -> None:
+    """The window is for one that would come alone; a crowd enters at once."""
+    one = scheduler(rows=16, gather_seconds=0.5, gather_rows=3)
+    submit_all(one, entry(1))
+    step(one)
+    submit_all(one, entry(2), entry(3))
+    assert one.plan(0.1).admit == ()
+    submit_all(one, entry(4))
+    assert one.plan(0.1).admit == (2, 3, 4)
+
+
 # Ending.
 
 
