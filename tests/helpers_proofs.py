@@ -26,6 +26,7 @@ from mlx_grpc import testing
 from mlx_grpc.engine.link import OnLost, OnMessage, ProcessLink
 from mlx_grpc.engine.messages import FromWorker, Step
 from mlx_grpc.engine.script import Script
+from mlx_grpc.service.model_state import ModelState
 from mlx_grpc.testing import LocalServer
 from tests.helpers_rpc import Api, Refusal, Request, Sampling, Stop, connected, read_all, read_refusal, text_of, until
 
@@ -57,6 +58,8 @@ class Killer:
     last_step: int
     """Steps that an engine lives at most."""
     seed: int = 0
+    armed: bool = True
+    """A new call may be refused while an engine starts, so nothing is killed while streams still arrive."""
     killed_in: list[str] = field(default_factory=list)
     """What the engine had just told of at each kill: prefill, decode, or both."""
 
@@ -70,7 +73,7 @@ class Killer:
         steps = itertools.count(1)
 
         def deliver(message: FromWorker) -> None:
-            if isinstance(message, Step) and next(steps) == life and self.left:
+            if isinstance(message, Step) and self.armed and self.left and next(steps) == life:
                 self.left -= 1
                 said = {"prefill": message.prefill, "decode": message.tokens}
                 self.killed_in.append("+".join(name for name, told in said.items() if told))
@@ -113,6 +116,12 @@ async def empty(server: LocalServer, api: Api) -> None:
     """Returns when nothing waits and nothing runs."""
     scheduler = server.catalog.get("").dispatcher.scheduler
     await until(api, lambda: not scheduler.running and not scheduler.waiting)
+
+
+async def ready(server: LocalServer, api: Api) -> None:
+    """Returns when an engine runs: a new call is refused while one starts."""
+    host = server.catalog.get("")
+    await until(api, lambda: host.state is ModelState.READY)
 
 
 @dataclass(frozen=True)

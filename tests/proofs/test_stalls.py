@@ -12,7 +12,7 @@ import pytest
 
 from mlx_grpc import testing
 from mlx_grpc.engine.script import Fault, Script
-from tests.helpers_proofs import all_in, crowd, outcome, proof, tell, texts
+from tests.helpers_proofs import all_in, crowd, outcome, proof, ready, tell, texts
 from tests.helpers_rpc import StreamEvent, connected, read_all, read_until, text_of
 
 pytestmark = pytest.mark.prove
@@ -102,6 +102,7 @@ async def test_a_request_that_always_eats_the_memory_is_poison(tmp_path: Path) -
     async with all_in(script, tmp_path, crowd(PROMPTS, 40)) as batch:
         outcomes = await asyncio.gather(*map(outcome, batch.calls))
         assert [getattr(one, "reason", "") for one in outcomes] == ["", "", "", "POISON_REQUEST", "", "", "", ""]
+        await ready(batch.server, batch.api)
         assert await batch.api.text(crowd(["still there?"], 8)[0])
 
 
