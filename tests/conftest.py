@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -16,6 +17,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """The settings of whoever runs the tests must not reach the servers that the tests start."""
     for name in [name for name in os.environ if name.startswith("MLX_GRPC_")]:
         del os.environ[name]
+    # Nor may a shell's: it lets what it runs in the background ignore Ctrl-C, and children would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # The same examples in every run of `make test`, so that what passed here passes there; `make prove` looks for new
     # ones.
     settings.register_profile("test", derandomize=True, deadline=None)
