@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping
 
 DEFAULTS: Mapping[str, str] = {
-    # On CUDA, MLX captures graphs, keyed by what is in them. A batch whose rows come and go makes new ones all the
-    # time: each change cost 40 to 100 ms on an H200, against 2 to 30 with kernels launched one by one, and steps in
-    # which nothing changes took the same, since the time goes into preparing launches either way.
+    # On CUDA, MLX captures graphs, keyed by what is in them, and a batch whose rows come and go makes new ones all the
+    # time. Steps in which nothing changes take the same without them on an H200, since the time goes into preparing
+    # launches either way. What a change costs less without them was not told apart from that machine's drift.
     "MLX_USE_CUDA_GRAPHS": "0",
     # cuDNN plans attention anew for each shape of a prefill, for 60 to 700 ms, and in a server prompts seldom have a
     # length that was seen before. Without it a prompt of 4,000 tokens took as long the first time, and one of 200 a

@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.simulate_admission [--rates 16,24,32] [--windows 0,10,25,50,100]
 
-The costs are those that `gpu_costs` measured on one H200 (milliseconds; SmolLM2-1.7B's shape, prompts of 128 tokens):
-a step takes the same for 1 to 64 rows, since it is bound by launches, and one prompt alone about what four take.
+The steps and prefills are as `gpu_costs` measured them on one H200 (SmolLM2-1.7B's shape, prompts of 128 tokens): a
+step takes the same for 1 to 64 rows, since it is bound by launches, and one prompt alone about what four take. What a
+change of the rows costs was taken as less than the server's own log showed later (21 ms).
 """
 
 from __future__ import annotations
