@@ -1,10 +1,8 @@
-"""mlx_lm's batch generator, bent to one shared sampler and a prefill budget.
+"""mlx_lm's batch generator, bent to steps whose moves the engine makes.
 
-The one module that touches what mlx_lm does not promise; a test fails when mlx_lm's version moves. What is
-ours: the sampler sees logits, row ids and inputs of all rows at once, and no log-probabilities are computed
-that nobody asked for; prefill goes by a budget for the step, and a prompt that is done starts to decode in
-the same step; no cache is copied out for a row that ends. What stays mlx_lm's: caches, masks, padding,
-merging, and the pipelining of decode steps.
+This, `row_batches` and `kv_cache` are the modules that touch what mlx_lm does not promise; a test fails when mlx_lm's
+version moves. What is ours here: prefill goes by a budget for the step, and rows enter and leave between steps. What
+stays mlx_lm's: the caches of anything but plain attention, merging, and the pipelining of decode steps.
 
 All calls, dropping it included, belong to one thread: streams do.
 """
@@ -13,30 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
-from mlx_lm.generate import BatchGenerator, GenerationBatch, PromptProcessingBatch, StopSequences
+from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import make_prompt_cache
 
 from mlx_grpc.engine.prefill import chunk_tokens, rows_to_admit
-from mlx_grpc.engine.sampler import BatchSampler, RowLogprobs
+from mlx_grpc.engine.row_batches import NO_LIMIT, NO_STOP_SEQUENCES, DecodeBatch, Decoded, PromptBatch
+from mlx_grpc.engine.sampler import BatchSampler
 
 MLX_LM_VERSION = "0.32.2"
 
 CLEAR_CACHE_STEPS = 512
-_NO_STOP_SEQUENCES = StopSequences()
-_NO_LIMIT = 1 << 62  # the engine counts a row's tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """A row's new token. logprobs is computed already."""
-
-    row_id: int
-    token: int
-    logprobs: RowLogprobs | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,69 +36,12 @@ class Progress:
     total: int
 
 
-class DecodeBatch(GenerationBatch):  # type: ignore[misc]
-    """Rows that decode. Its `fallback_sampler` is the batch's BatchSampler."""
-
-    _next_tokens: mx.array
-    _next_logprobs: list[RowLogprobs | None]
-
-    def _step(self) -> tuple[list[int], list[RowLogprobs | None]]:
-        """Start computing the next tokens, then read the current ones."""
-        inputs, logprobs = self._next_tokens, self._next_logprobs
-        self._current_tokens, self._current_logprobs = inputs, logprobs
-        logits = self.model(inputs[:, None], cache=self.prompt_cache)[:, -1, :]
-        sampled = self.fallback_sampler.sample(logits, self.uids, inputs)
-        self._next_tokens, self._next_logprobs = sampled.tokens, sampled.logprobs
-        mx.async_eval(sampled.arrays())  # type: ignore[no-untyped-call]
-        mx.eval(inputs, [array for row in logprobs if row is not None for array in row])
-        return cast(list[int], inputs.tolist()), logprobs
-
-    def next(self) -> list[Decoded]:
-        """One token for each row. Rows that are done are removed by who counts them."""
-        tokens, logprobs = self._step()
-        return [Decoded(*row) for row in zip(self.uids, tokens, logprobs, strict=True)]
-
-
-class PromptBatch(PromptProcessingBatch):  # type: ignore[misc]
-    """Rows in prefill."""
-
-    prompt_cache: list[Any]
-
-    def split(self, indices: list[int]) -> PromptBatch:
-        """Take rows out. All of them need no copy of the cache."""
-        if len(indices) < len(self.uids):
-            rest: PromptBatch = super().split(indices)
-            return rest
-        whole = self._copy_without_cache()
-        self.filter([])
-        return whole
-
-    def _copy_without_cache(self) -> PromptBatch:
-        """What `_copy` gives, holding this batch's own caches instead of copies."""
-        caches, self.prompt_cache = self.prompt_cache, []
-        copy: PromptBatch = self._copy()
-        copy.prompt_cache = caches
-        return copy
-
-    def generate(self, tokens: list[list[int]]) -> DecodeBatch:
-        """The rows, their last tokens fed and their first new tokens being computed."""
-        rows = len(self.uids)
-        return DecodeBatch(
-            self.model,
-            self.uids,
-            mx.array([last for (last,) in tokens]),
-            self.prompt_cache,
-            [[] for _ in range(rows)],
-            [None] * rows,
-            self.fallback_sampler,
-            [()] * rows,
-            [_NO_STOP_SEQUENCES] * rows,
-            [_NO_LIMIT] * rows,
-        )
-
-
 class RowGenerator(BatchGenerator):  # type: ignore[misc]
-    """Rows from prompt to tokens, in three moves a step: `decode`, `remove_rows`, `prefill`.
+    """Rows from prompt to tokens, in four moves a step: `decode`, `remove_rows`, `prefill`, `feed`.
+
+    Pipelined, `decode` begins the next step before it reads the last one's tokens, so that a GPU need not wait for the
+    processor; rows that have ended are computed once more, in vain. Otherwise `feed` begins it, after rows have come
+    and gone: on a CPU nothing would be won.
 
     Waiting rows keep mlx_lm's layout (id, segments, max_tokens, cache, tokens, sampler, processors, stop
     sequences), and `_currently_processing` its entries of [segments, processed, total], so that its `remove`
@@ -119,10 +50,13 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
 
     _currently_processing: list[Any]
 
-    def __init__(self, model: Module, sampler: BatchSampler, max_rows: int) -> None:
+    def __init__(self, model: Module, sampler: BatchSampler, max_rows: int, *, pipelined: bool) -> None:
         super().__init__(model, sampler=sampler, completion_batch_size=max_rows, prefill_batch_size=max_rows)
         self._prompt_batch = PromptBatch.empty(model, sampler)
         self._generation_batch = DecodeBatch.empty(model, sampler)
+        self.pipelined = pipelined
+        """Changed only between steps of an empty batch."""
+        self._read_unfed_tokens = 0
         self._steps = 0
         self.prefilled_tokens = 0
         """What the last prefill took, padding included."""
@@ -137,20 +71,25 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
         """Rows in prefill, and those before it."""
         return len(self._currently_processing) + len(self._unprocessed_sequences)
 
+    @property
+    def waiting_ids(self) -> list[int]:
+        """Who they are."""
+        return [*self._prompt_batch.uids, *(sequence[0] for sequence in self._unprocessed_sequences)]
+
     def enter(self, row_id: int, tokens: Sequence[int], caches: list[Any] | None = None) -> None:
         """Let a row wait for prefill. tokens: at least one; they go on after those that `caches` hold."""
         cache = caches or make_prompt_cache(self.model)
         segments = [list(tokens[:-1]), list(tokens[-1:])]
-        self._unprocessed_sequences.append((row_id, segments, _NO_LIMIT, cache, [], None, (), _NO_STOP_SEQUENCES))
+        self._unprocessed_sequences.append((row_id, segments, NO_LIMIT, cache, [], None, (), NO_STOP_SEQUENCES))
 
-    def row_caches(self, row_id: int) -> list[Any] | None:
-        """A copy of the caches of a row that decodes, or has processed all its prompt but for the last token; None for
-        any other. They hold every token that was fed."""
+    def row_caches(self, row_id: int) -> tuple[list[Any], int] | None:
+        """A copy of the caches of a row that decodes, and how many of the last tokens that `decode` gave are not in
+        them yet; None for any other row."""
+        if not self._generation_batch.has_fed(row_id):
+            return None
         with mx.stream(self._stream):
-            if row_id in self._generation_batch.uids:
-                caches: list[Any] = self._generation_batch.extract_cache(self._generation_batch.uids.index(row_id))
-                return caches
-        return None
+            caches: list[Any] = self._generation_batch.extract_cache(self._generation_batch.uids.index(row_id))
+            return caches, self._read_unfed_tokens
 
     def remove_rows(self, row_ids: Collection[int]) -> None:
         """Take rows out, wherever they are. Unknown ids are ignored."""
@@ -159,15 +98,27 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
                 self.remove(row_ids)
 
     def decode(self) -> list[Decoded]:
-        """One token for each row that is past its prompt."""
+        """One token for each row that has been fed its prompt."""
         if not len(self._generation_batch):
             return []
         self._steps += 1
         if self._steps % CLEAR_CACHE_STEPS == 0:
             mx.clear_cache()
         with mx.stream(self._stream):
-            decoded: list[Decoded] = self._generation_batch.next()
+            upcoming = self._generation_batch.upcoming()
+            if self.pipelined:
+                self._generation_batch.start()
+            else:
+                self._read_unfed_tokens = 1
+            decoded: list[Decoded] = upcoming.read()
             return decoded
+
+    def feed(self) -> None:
+        """End a step: begin to compute the next tokens, if `decode` has not."""
+        if not self.pipelined and len(self._generation_batch):
+            with mx.stream(self._stream):
+                self._generation_batch.start()
+        self._read_unfed_tokens = 0
 
     def prefill(self, budget_tokens: int) -> list[Progress]:
         """One chunk for each prompt in prefill, of at most so many tokens in all, padding included.
@@ -203,7 +154,7 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
             **fields,
             fallback_sampler=self.sampler,
             logits_processors=[()] * rows,
-            stop_sequences=[_NO_STOP_SEQUENCES] * rows,
+            stop_sequences=[NO_STOP_SEQUENCES] * rows,
         )
 
     def _process_chunk(self, budget_tokens: int) -> list[Progress]:
@@ -211,7 +162,6 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
         if not remaining:
             return []
         chunk = chunk_tokens(remaining, budget_tokens)
-        self._prompt_batch.prefill_step_size = chunk
         self.prefilled_tokens = chunk * len(self._currently_processing)
         chunks = []
         for entry in self._currently_processing:
@@ -230,7 +180,10 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
             return []
         entries = [self._currently_processing[index] for index in ready]
         self._currently_processing = [entry for entry in self._currently_processing if entry[0][0]]
-        batch = self._prompt_batch.split(ready).generate([entry[0][1] for entry in entries])
-        progress = [Progress(row_id, total, total) for row_id, (_, _, total) in zip(batch.uids, entries, strict=True)]
-        self._generation_batch.extend(batch)
+        rows, last_tokens = self._prompt_batch.split(ready), [token for (_, (token,)), _, _ in entries]
+        progress = [Progress(row_id, total, total) for row_id, (_, _, total) in zip(rows.uids, entries, strict=True)]
+        alone = not len(self._generation_batch)
+        self._generation_batch.extend(rows.decoding(last_tokens))
+        if alone and self.pipelined:
+            self._generation_batch.start()
         return progress

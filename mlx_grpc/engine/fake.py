@@ -118,6 +118,9 @@ class ScriptedEngine:
             memory_bytes=self._script.weights_bytes + kv_bytes,
         )  # fmt: skip
 
+    def rest(self) -> None:
+        """It keeps nothing."""
+
     def close(self) -> None:
         """Forget the rows and close the gate."""
         self._places.clear()

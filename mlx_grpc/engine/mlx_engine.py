@@ -9,7 +9,7 @@ from typing import cast
 import mlx.core as mx
 import msgspec
 
-from mlx_grpc.engine.batch import Decoded, Progress, RowGenerator
+from mlx_grpc.engine.batch import Progress, RowGenerator
 from mlx_grpc.engine.loading import Model, load_model
 from mlx_grpc.engine.messages import (
     LENGTH,
@@ -28,6 +28,7 @@ from mlx_grpc.engine.pace import PrefillPace
 from mlx_grpc.engine.prefill import tokens_for_scores
 from mlx_grpc.engine.prefix_cache import PrefixCache
 from mlx_grpc.engine.protocol import LoadError, row_problem
+from mlx_grpc.engine.row_batches import Decoded
 from mlx_grpc.engine.sampler import BatchSampler, RowLogprobs
 
 CPU_PREFILL_STEP_TOKENS = 512
@@ -69,7 +70,9 @@ class MlxEngine:
         self._heads, self._scores_bytes = model.attention_heads, int(model.loaded.memory_bytes * MOST_FOR_SCORES)
         self._pace = PrefillPace(target_seconds, load.prefill_step_tokens or default_tokens)
         self._sampler = BatchSampler(model.loaded.vocab_size)
-        self._generator: RowGenerator | None = RowGenerator(model.network, self._sampler, load.max_rows)
+        self._generator: RowGenerator | None = RowGenerator(
+            model.network, self._sampler, load.max_rows, pipelined=model.on_gpu
+        )
         self._rows: dict[int, Row] = {}
         self._outputs: dict[int, list[int]] = {}
         """Tokens that each row generated, those of an earlier engine included; all of them have been fed."""
@@ -110,6 +113,7 @@ class MlxEngine:
         tokens = [self._row_token(decoded) for decoded in self.generator.decode()]
         self._leave([token.row_id for token in tokens if token.finish])
         progress = self._prefill()
+        self.generator.feed()
         return Step(
             tokens=tokens,
             prefill=[self._row_prefill(row) for row in progress],
@@ -121,12 +125,18 @@ class MlxEngine:
 
     def _prefill(self) -> list[Progress]:
         generator = self.generator
+        if not generator.waiting_rows:
+            return []
         started = time.monotonic()
-        longest = max((len(row.prompt) + len(row.output) for row in self._rows.values()), default=0)
+        longest = max(len(row.prompt) + len(row.output) for row in map(self._rows.__getitem__, generator.waiting_ids))
         budget_tokens = self._pace.budget_tokens(generator.decoding_rows, generator.waiting_rows)
         progress = generator.prefill(min(budget_tokens, tokens_for_scores(longest, self._heads, self._scores_bytes)))
         self._pace.record(generator.prefilled_tokens, time.monotonic() - started)
         return progress
+
+    def rest(self) -> None:
+        """Give back the buffers that MLX keeps."""
+        mx.clear_cache()
 
     def close(self) -> None:
         """Drop the batch and this thread's streams, which no other thread may: it cannot use MLX afterwards."""
@@ -161,7 +171,8 @@ class MlxEngine:
             row = self._rows[row_id]
             caches = self.generator.row_caches(row_id) if row.use_cache and self._prefixes.enabled else None
             if caches is not None:
-                self._prefixes.keep(row.cache_salt, row.prompt + self._outputs[row_id], caches)
+                tokens = row.prompt + self._outputs[row_id]
+                self._prefixes.keep(row.cache_salt, tokens[: len(tokens) - caches[1]], caches[0])
         self.generator.remove_rows(row_ids)
         self._sampler.remove(row_ids)
         for row_id in row_ids:

@@ -60,6 +60,6 @@ class PrefixCache:
             return
         if sum(cache.nbytes for cache in caches) > self._max_bytes:
             return
-        # Computed now, so that the slices let go of the batch that they were cut from.
-        mx.eval([cache.state for cache in caches])
+        # Started now, so that they let go of the batch that they were cut from; nobody waits for them.
+        mx.async_eval([cache.state for cache in caches])  # type: ignore[no-untyped-call]
         self._kept.insert_cache(salt, list(tokens), caches)

@@ -33,6 +33,9 @@ class Engine(Protocol):
         """One token for each row that decodes, then one chunk of prefill. `active_rows` counts those still
         in."""
 
+    def rest(self) -> None:
+        """There are no rows, and none have come for a while: give back what is kept for the next step alone."""
+
     def close(self) -> None:
         """Let go of all that the engine holds."""
 

@@ -30,6 +30,8 @@ from mlx_grpc.engine.protocol import Engine, LoadError, OpenEngine
 SCRIPT_PREFIX = "script:"
 NICENESS = 3
 """On a CPU the engine takes every core there is; refusals, health and other people's tokens must not wait for it."""
+REST_SECONDS = 1.0
+"""An engine without rows for so long gives back the memory that it keeps for the next step."""
 
 Outbox = Callable[[FromWorker], None]
 
@@ -37,8 +39,8 @@ Outbox = Callable[[FromWorker], None]
 class Inbox(Protocol):
     """As `queue.SimpleQueue` has it."""
 
-    def get(self) -> ToWorker:
-        """The next message; waits for it."""
+    def get(self, *, timeout: float | None = None) -> ToWorker:
+        """The next message; waits for it. Raises queue.Empty after so many seconds."""
 
     def get_nowait(self) -> ToWorker:
         """The next message. Raises queue.Empty when there is none."""
@@ -57,19 +59,27 @@ def run(inbox: Inbox, outbox: Outbox, open_engine: OpenEngine) -> None:
         return
     try:
         outbox(engine.loaded)
-        while (messages := _drain(inbox, wait=engine.active_rows == 0)) is not None:
+        while (messages := _drain(inbox, engine)) is not None:
             _turn(engine, messages, outbox)
     finally:
         engine.close()
 
 
-def _drain(inbox: Inbox, wait: bool) -> list[ToWorker] | None:
-    """All messages that are there, at least one when told to wait; None when one of them is Close."""
-    messages = [inbox.get()] if wait else []
+def _drain(inbox: Inbox, engine: Engine) -> list[ToWorker] | None:
+    """All messages that are there, at least one when the engine has no rows; None when one of them is Close."""
+    messages = [] if engine.active_rows else [_awaited(inbox, engine)]
     with contextlib.suppress(queue.Empty):
         while True:
             messages.append(inbox.get_nowait())
     return None if any(isinstance(message, Close) for message in messages) else messages
+
+
+def _awaited(inbox: Inbox, engine: Engine) -> ToWorker:
+    """The next message. The engine rests when it does not come soon."""
+    with contextlib.suppress(queue.Empty):
+        return inbox.get(timeout=REST_SECONDS)
+    engine.rest()
+    return inbox.get()
 
 
 def _turn(engine: Engine, messages: Sequence[ToWorker], outbox: Outbox) -> None:

@@ -2,7 +2,8 @@
 
 A library loaded with RTLD_GLOBAL before `import mlx.core` answers for `cblas_sgemm` and its kin. The system's
 OpenBLAS has them under these names; the PyPI package scipy-openblas32 has them with a `scipy_` prefix and
-needs a shim of a few lines, which is compiled once with the C compiler that MLX's CPU backend needs anyway.
+needs a shim, `blas_shim.c`, which is compiled once with the C compiler that MLX's CPU backend needs anyway. With one
+thread that brings a product for few rows which is quicker than OpenBLAS's.
 """
 
 from __future__ import annotations
@@ -26,25 +27,7 @@ _SYSTEM_LIBRARY = "libopenblas.so.0"
 _PACKAGE = "scipy-openblas32"
 _COMPILE_SECONDS = 60
 _ADVICE = f"install libopenblas0-pthread, or `pip install {_PACKAGE}` with a C compiler at hand"
-# Complex products and MLX's linear algebra (LAPACK) stay with the reference library: no language model uses them.
-# 101, 111 and 112 are row-major, not transposed and transposed. One row times weights, which is each product of a
-# stream that is alone, goes to the matrix-vector product: OpenBLAS packs all weights for a matrix product of any size,
-# which took a model of 135M parameters 89 ms a token instead of 42.
-_SHIM = """
-#define GEMM(type, letter) \\
-  void scipy_cblas_##letter##gemm(int, int, int, int, int, int, type, const type*, int, const type*, int, type, \\
-                                  type*, int); \\
-  void scipy_cblas_##letter##gemv(int, int, int, int, type, const type*, int, const type*, int, type, type*, int); \\
-  void cblas_##letter##gemm(int o, int ta, int tb, int m, int n, int k, type alpha, const type* a, int lda, \\
-                            const type* b, int ldb, type beta, type* c, int ldc) { \\
-    if (m == 1 && o == 101 && ta == 111 && tb == 112) \\
-      scipy_cblas_##letter##gemv(101, 111, n, k, alpha, b, ldb, a, 1, beta, c, 1); \\
-    else \\
-      scipy_cblas_##letter##gemm(o, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc); \\
-  }
-GEMM(float, s)
-GEMM(double, d)
-"""
+_SHIM = Path(__file__).with_name("blas_shim.c")
 
 
 def load_openblas(cache_dir: Path | None = None) -> str:
@@ -101,7 +84,9 @@ def _packaged_library() -> Path | None:
 
 def _shim(cache_dir: Path) -> Path:
     """The compiled shim, made on first use. Its name holds what it depends on, so it is never out of date."""
-    key = hashlib.sha256(f"{_SHIM}{platform.machine()}{platform.libc_ver()}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{_SHIM.read_text('ascii')}{platform.machine()}{platform.libc_ver()}".encode()).hexdigest()[
+        :16
+    ]
     shim = cache_dir / "blas" / f"shim-{key}.so"
     if shim.exists():
         return shim
@@ -110,9 +95,8 @@ def _shim(cache_dir: Path) -> Path:
         raise OSError("no C compiler")
     shim.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=shim.parent, prefix=".partial.") as work:
-        source, built = Path(work, "shim.c"), Path(work, "shim.so")
-        source.write_text(_SHIM, "ascii")
-        command = [compiler, "-x", "c", "-O2", "-shared", "-fPIC", "-o", str(built), str(source)]
+        built = Path(work, "shim.so")
+        command = [compiler, "-x", "c", "-O2", "-shared", "-fPIC", "-o", str(built), str(_SHIM)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_SECONDS, check=False)
         if done.returncode:
             raise OSError(f"{compiler} failed: {done.stderr.strip()[:200]}")

@@ -93,5 +93,8 @@ class _CountingEngine:
         self._observer.steps += 1
         return self._engine.step()
 
+    def rest(self) -> None:
+        self._engine.rest()
+
     def close(self) -> None:
         self._engine.close()

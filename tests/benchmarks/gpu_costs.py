@@ -1,7 +1,7 @@
 """What each thing that an engine does costs on this device, without a server: a step, a prefill, a row that enters or
 leaves. Prints a JSON object; the figures go into `simulate_admission`, and into docs.
 
-    python -m tests.benchmarks.gpu_costs FOLDER [--rows 8 32 64]
+    python -m tests.benchmarks.gpu_costs FOLDER [--rows 8 32 64] [--pipelined no]
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ REPEATS = 8
 class Timed:
     """An engine, and how long its steps take."""
 
-    def __init__(self, folder: str, max_rows: int) -> None:
+    def __init__(self, folder: str, max_rows: int, pipelined: str = "") -> None:
         set_defaults()  # MLX reads them when it is imported
         from mlx_grpc.engine.mlx_engine import open_mlx
 
         began = time.perf_counter()
         self.engine = open_mlx(Load(folder, max_rows))
         self.load_seconds = time.perf_counter() - began
+        if pipelined:
+            self.engine.generator.pipelined = pipelined == "yes"
         self._ids = itertools.count(1)
         self.rows: list[int] = []
 
@@ -70,9 +72,9 @@ class Timed:
         return round(sum(self.steps(STEPS_AFTER)) - STEPS_AFTER * steady_ms, 1)
 
 
-def measure(folder: str, rows: Sequence[int]) -> dict[str, object]:
+def measure(folder: str, rows: Sequence[int], pipelined: str) -> dict[str, object]:
     """All of it."""
-    timed = Timed(folder, 512)
+    timed = Timed(folder, 512, pipelined)
     found: dict[str, object] = {"load_seconds": round(timed.load_seconds, 2)}
     prefill: dict[int, list[float]] = {}
     for count in (1, 2, 4, 8, 16, 32, 64):
@@ -135,12 +137,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
     parser.add_argument("--rows", type=int, nargs="+", default=[8, 32, 64])
+    parser.add_argument("--pipelined", choices=("yes", "no"), default="", help="default: as the engine decides")
     parser.add_argument("--top-p", action="store_true", help="only a step of each count of rows, with a top-p for each")
     arguments = parser.parse_args()
     if arguments.top_p:
         print(json.dumps(sampled(arguments.folder, arguments.rows)), flush=True)
         return
-    print(json.dumps(measure(arguments.folder, arguments.rows)), flush=True)
+    print(json.dumps(measure(arguments.folder, arguments.rows, arguments.pipelined)), flush=True)
 
 
 if __name__ == "__main__":

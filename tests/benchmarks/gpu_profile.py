@@ -1,6 +1,6 @@
 """Where one decode step's time goes on a GPU: Python, launches, kernels; and what memory alone would allow.
 
-    python -m tests.benchmarks.gpu_profile FOLDER [--rows 32]
+    python -m tests.benchmarks.gpu_profile FOLDER [--rows 32] [--pipelined no] [--mixed] [--changes]
 
 Kernels are counted by torch's profiler, which sees all of the process; without torch that part is left out.
 """
@@ -21,7 +21,7 @@ set_defaults()  # MLX reads them when it is imported
 import mlx.core as mx  # noqa: E402
 from mlx.utils import tree_flatten  # noqa: E402
 
-from mlx_grpc.engine import batch  # noqa: E402
+from mlx_grpc.engine import row_batches  # noqa: E402
 from tests.benchmarks.gpu_costs import PROMPT_TOKENS, Timed  # noqa: E402
 
 STEPS = 40
@@ -63,11 +63,11 @@ class Stopwatch:
         return call
 
     def __enter__(self) -> Stopwatch:
-        vars(batch)["mx"] = self._mx
+        vars(row_batches)["mx"] = self._mx
         return self
 
     def __exit__(self, *_: object) -> None:
-        vars(batch)["mx"] = mx
+        vars(row_batches)["mx"] = mx
 
 
 class _Wrapped:
@@ -81,7 +81,18 @@ class _Wrapped:
         return getattr(mx, name)
 
 
-def kernels(timed: Timed) -> dict[str, Any]:
+def changing(timed: Timed) -> list[float]:
+    """STEPS steps; in each fourth one a row leaves, and two steps later another comes."""
+    times = []
+    for _ in range(STEPS // 4):
+        timed.leave(1)
+        times += timed.steps(2)
+        timed.enter(1)
+        times += timed.steps(2)
+    return times
+
+
+def kernels(timed: Timed, changes: bool) -> dict[str, Any]:
     """Kernels of a step: how many, how long they run, how long the device has none, the longest kinds."""
     try:
         from torch.profiler import ProfilerActivity, profile  # type: ignore[import-not-found,unused-ignore]
@@ -89,12 +100,13 @@ def kernels(timed: Timed) -> dict[str, Any]:
         return {"kernels": "torch is not there"}
     timed.steps(8)
     with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as seen:
-        times = timed.steps(STEPS)
+        times = changing(timed) if changes else timed.steps(STEPS)
         mx.synchronize()
     spans = []
     by_name: Counter[str] = Counter()
     calls: Counter[str] = Counter()
     runtime: Counter[str] = Counter()
+    called: Counter[str] = Counter()
     for event in seen.profiler.kineto_results.events():
         if "CUDA" in str(event.device_type()):
             spans.append((event.start_ns(), event.start_ns() + event.duration_ns()))
@@ -102,10 +114,12 @@ def kernels(timed: Timed) -> dict[str, Any]:
             calls[event.name()[:90]] += 1
         else:
             runtime[event.name()] += 1
+            called[event.name()] += event.duration_ns()
     busy = covered(spans)
     per_step = 1e6 * STEPS
     return {
         "step_ms_profiled": round(statistics.median(times), 2),
+        "step_ms_profiled_mean": round(statistics.mean(times), 2),
         "kernels_a_step": round(len(spans) / STEPS, 1),
         "kernels_busy_ms_a_step": round(busy / per_step, 3),
         "kernels_sum_ms_a_step": round(sum(by_name.values()) / per_step, 3),
@@ -113,7 +127,10 @@ def kernels(timed: Timed) -> dict[str, Any]:
             name: {"ms_a_step": round(spent / per_step, 3), "a_step": round(calls[name] / STEPS, 1)}
             for name, spent in by_name.most_common(14)
         },
-        "runtime_calls_a_step": {name: round(count / STEPS, 1) for name, count in runtime.most_common(14)},
+        "runtime_calls_a_step": {
+            name: {"ms_a_step": round(spent / per_step, 3), "a_step": round(runtime[name] / STEPS, 1)}
+            for name, spent in called.most_common(14)
+        },
     }
 
 
@@ -126,10 +143,10 @@ def covered(spans: list[tuple[int, int]]) -> int:
     return total
 
 
-def measure(folder: str, rows: int) -> dict[str, Any]:
+def measure(folder: str, rows: int, pipelined: str, *, mixed: bool, changes: bool) -> dict[str, Any]:
     """All of it, for one count of rows."""
-    timed = Timed(folder, rows)
-    timed.enter(rows)
+    timed = Timed(folder, rows, pipelined)
+    timed.enter(rows, [PROMPT_TOKENS - place % 9 for place in range(rows)] if mixed else None)
     steady = timed.steady()
     network = timed.engine.generator.model
     weights = sum(array.nbytes for array in dict(tree_flatten(network.parameters())).values())
@@ -143,7 +160,7 @@ def measure(folder: str, rows: int) -> dict[str, Any]:
         "bandwidth_tb_s": round(bandwidth / 1e12, 2),
         "lower_bound_by_bandwidth_ms": round((weights + kv_bytes) / bandwidth * 1e3, 2),
     }
-    found |= kernels(timed)
+    found |= kernels(timed, changes)
     with Stopwatch(timed) as watch:
         times = timed.steps(STEPS)
     found["step_ms_watched"] = round(statistics.median(times), 2)
@@ -158,8 +175,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
     parser.add_argument("--rows", type=int, default=32)
+    parser.add_argument("--pipelined", choices=("yes", "no"), default="", help="default: as the engine decides")
+    parser.add_argument("--mixed", action="store_true", help="prompts of nine lengths, so that rows are padded")
+    parser.add_argument("--changes", action="store_true", help="while rows come and go")
     arguments = parser.parse_args()
-    print(json.dumps(measure(arguments.folder, arguments.rows), indent=1), flush=True)
+    chosen = {"mixed": arguments.mixed, "changes": arguments.changes}
+    found = measure(arguments.folder, arguments.rows, arguments.pipelined, **chosen)
+    print(json.dumps(found, indent=1), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +24,26 @@ a, b = mx.arange(12.0).reshape(3, 4), mx.arange(20.0).reshape(4, 5)
 print((a @ b).tolist() == (a[:, :, None] * b[None, :, :]).sum(axis=1).tolist())
 """
 
+FEW_ROWS = """
+import sys
+from pathlib import Path
+from mlx_grpc.models.blas import load_openblas
+load_openblas(Path(sys.argv[1]))
+import mlx.core as mx
+import numpy as np
+random = np.random.default_rng(1)
+for _ in range(300):
+    rows, outputs, inputs = random.integers(1, 40), random.integers(1, 70), random.integers(1, 90)
+    x = random.standard_normal((rows, inputs)).astype(np.float32)
+    w = random.standard_normal((outputs, inputs)).astype(np.float32)
+    product = np.array(mx.array(x) @ mx.array(w).T)
+    exact = x.astype(np.float64) @ w.T.astype(np.float64)
+    assert np.abs(product - exact).max() <= 1e-5 * np.sqrt(inputs), (rows, outputs, inputs)
+    if rows <= int(sys.argv[2]):
+        place = random.integers(rows)
+        alone = np.array(mx.array(x[place : place + 1]) @ mx.array(w).T)
+        assert (alone[0] == product[place]).all(), (rows, outputs, inputs, place)
+"""
 
 CAN_COMPILE = sys.platform == "linux" and importlib.util.find_spec("scipy_openblas32") and shutil.which("cc")
 
@@ -36,6 +58,16 @@ def test_products_are_right_with_whatever_was_loaded(tmp_path: Path) -> None:
     assert second == first
     if CAN_COMPILE and note:  # no note: a CUDA build
         assert note.startswith("OpenBLAS loaded")
+
+
+@pytest.mark.skipif(not CAN_COMPILE, reason="the product is compiled with the C compiler, on top of scipy-openblas32")
+def test_products_of_few_rows_are_right_and_the_same_in_any_company(tmp_path: Path) -> None:
+    """With one thread, a row's products are bit for bit those that it has alone, whatever the shapes."""
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    same_rows = "0" if ctypes.util.find_library("openblas") else "32"  # the system's has no such product
+    command = [sys.executable, "-c", FEW_ROWS, str(tmp_path), same_rows]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_it_never_raises_and_never_comes_too_late() -> None:

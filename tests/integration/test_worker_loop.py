@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from mlx_grpc.engine.fake import open_scripted
-from mlx_grpc.engine.messages import Cancel, LoadFailed, RowFailed, RowPrefill, Submit, ToWorker
+from mlx_grpc.engine.fake import ScriptedEngine, open_scripted
+from mlx_grpc.engine.messages import Cancel, Close, LoadFailed, RowFailed, RowPrefill, Submit, ToWorker
 from mlx_grpc.engine.messages import Load as LoadMessage
 from mlx_grpc.engine.script import EOS_ID, Fault, Script, token_bytes
 from mlx_grpc.engine.worker import run
@@ -220,3 +220,20 @@ def test_an_error_of_a_whole_step_ends_the_loop() -> None:
     inbox.put(Submit([row(1, "a")]))
     with pytest.raises(RuntimeError, match="the device is gone"):
         run(inbox, lambda _: None, functools.partial(open_scripted, gate=broken_gate))
+
+
+def test_an_engine_without_work_rests_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a while without rows it is told so, once until the next request."""
+    monkeypatch.setattr("mlx_grpc.engine.worker.REST_SECONDS", 0.01)
+    inbox: queue.SimpleQueue[ToWorker] = queue.SimpleQueue()
+    rests = 0
+
+    class Resting(ScriptedEngine):
+        def rest(self) -> None:
+            nonlocal rests
+            rests += 1
+            inbox.put(Submit([row(rests, "a", 2)]) if rests < 3 else Close())
+
+    inbox.put(LoadMessage("script:", max_rows=1))
+    run(inbox, lambda _: None, lambda load: Resting(Script(), load))
+    assert rests == 3

@@ -51,10 +51,12 @@ MAY_USE = {
 # How the names of the only modules that touch MLX begin. They run in a child process, never in the server's.
 MLX_MODULES = (
     "mlx_grpc.engine.batch",
+    "mlx_grpc.engine.kv_cache",
     "mlx_grpc.engine.loading",
     "mlx_grpc.engine.memory",
     "mlx_grpc.engine.mlx_engine",
     "mlx_grpc.engine.prefix_cache",
+    "mlx_grpc.engine.row_batches",
     "mlx_grpc.engine.sampler",
     "mlx_grpc.engine.sampling",
     "mlx_grpc.models.gguf",
