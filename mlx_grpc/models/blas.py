@@ -1,9 +1,9 @@
 """Loads OpenBLAS before MLX on Linux CPUs, where MLX's wheel carries the reference BLAS, many times slower.
 
-A library loaded with RTLD_GLOBAL before `import mlx.core` answers for `cblas_sgemm` and its kin. The system's
-OpenBLAS has them under these names; the PyPI package scipy-openblas32 has them with a `scipy_` prefix and
-needs a shim, `blas_shim.c`, which is compiled once with the C compiler that MLX's CPU backend needs anyway. With one
-thread that brings a product for few rows which is quicker than OpenBLAS's.
+A library loaded with RTLD_GLOBAL before `import mlx.core` answers for `cblas_sgemm` and its kin. The PyPI package
+scipy-openblas32 has them with a `scipy_` prefix and needs a shim, `blas_shim.c`, which is compiled once with the C
+compiler that MLX's CPU backend needs anyway; it brings a product for few rows that is quicker than OpenBLAS's. Failing
+that, the system's OpenBLAS has them under their own names.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mlx_grpc.models.cache import default_cache_dir
 _SYSTEM_LIBRARY = "libopenblas.so.0"
 _PACKAGE = "scipy-openblas32"
 _COMPILE_SECONDS = 60
-_ADVICE = f"install libopenblas0-pthread, or `pip install {_PACKAGE}` with a C compiler at hand"
+_ADVICE = f"`pip install {_PACKAGE}` with a C compiler at hand, or install libopenblas0-pthread"
 _SHIM = Path(__file__).with_name("blas_shim.c")
 
 
@@ -44,16 +44,18 @@ def load_openblas(cache_dir: Path | None = None) -> str:
     # OpenBLAS counts the machine's processors, knows nothing of a container's share, and its threads spin while they
     # wait: where they are one too many the speed halves. So one processor stays free for the server.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", str(threads))
+    problem = ""
+    try:
+        if library := _packaged_library():
+            _load_packaged(library, cache_dir or default_cache_dir())
+            return f"OpenBLAS loaded ({_PACKAGE}, {os.environ['OPENBLAS_NUM_THREADS']} threads)"
+    except (OSError, subprocess.SubprocessError) as error:
+        problem = f" ({_PACKAGE}: {' '.join(str(error).split())})"
     try:
         ctypes.CDLL(_SYSTEM_LIBRARY, mode=ctypes.RTLD_GLOBAL)
         return f"OpenBLAS loaded ({_SYSTEM_LIBRARY}, {os.environ['OPENBLAS_NUM_THREADS']} threads)"
     except OSError:
-        pass
-    try:
-        return _load_packaged(cache_dir or default_cache_dir())
-    except (OSError, subprocess.SubprocessError) as error:
-        reason = " ".join(str(error).split())
-        return f"OpenBLAS could not be loaded, so MLX will be many times slower ({reason}): {_ADVICE}"
+        return f"no OpenBLAS could be loaded{problem}, so MLX will be many times slower than it could be: {_ADVICE}"
 
 
 def usable_cpus() -> int:
@@ -66,14 +68,10 @@ def usable_cpus() -> int:
         return count
 
 
-def _load_packaged(cache_dir: Path) -> str:
-    library = _packaged_library()
-    if library is None:
-        return f"no OpenBLAS here, so MLX will be many times slower than it could be: {_ADVICE}"
+def _load_packaged(library: Path, cache_dir: Path) -> None:
     shim = _shim(cache_dir)
     ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
     ctypes.CDLL(str(shim), mode=ctypes.RTLD_GLOBAL)
-    return f"OpenBLAS loaded ({_PACKAGE}, {os.environ['OPENBLAS_NUM_THREADS']} threads)"
 
 
 def _packaged_library() -> Path | None:

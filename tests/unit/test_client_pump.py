@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
 
 import pytest
 
@@ -24,6 +25,29 @@ class Call:
 
     def cancel(self) -> None:
         self.cancelled.set()
+
+    def add_callback(self, _: Callable[[], None]) -> bool:
+        return False  # over already
+
+
+class SlowlyCancelled(Call):
+    """A call that is over some time after it was cancelled, in a thread that says so, as gRPC's does."""
+
+    def __init__(self) -> None:
+        super().__init__(iter(()))
+        self.callbacks: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.is_over = threading.Event()
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        self.callbacks.put(callback)
+        return True
+
+    def end(self) -> None:
+        """What gRPC's thread does when the call has been cancelled."""
+        callback = self.callbacks.get()
+        assert self.cancelled.wait(PATIENCE_SECONDS)
+        self.is_over.set()
+        callback()
 
 
 def numbers(read: list[int], enough: threading.Event) -> Iterator[int]:
@@ -69,6 +93,16 @@ def test_a_reader_that_stops_stops_the_reading() -> None:
     got = list(iter_until_end(pump))
     # Each message that is taken is a wish for one more, but the cancelling was wished before those.
     assert got == list(range(READ_AHEAD_MESSAGES)) == read
+
+
+def test_cancelling_waits_until_grpc_has_done_with_the_call() -> None:
+    """The interpreter may end right after: gRPC's thread, stopped in the middle, would keep its lock for ever."""
+    call = SlowlyCancelled()
+    ending = threading.Thread(target=call.end)
+    ending.start()
+    Pump(call).cancel()
+    assert call.is_over.is_set()
+    ending.join(PATIENCE_SECONDS)
 
 
 def iter_until_end(pump: Pump) -> Iterator[int]:
