@@ -30,6 +30,7 @@ from mlx_grpc.engine.prefix_cache import PrefixCache
 from mlx_grpc.engine.protocol import LoadError, row_problem
 from mlx_grpc.engine.row_batches import Decoded
 from mlx_grpc.engine.sampler import BatchSampler, RowLogprobs
+from mlx_grpc.models.blas import every_processor
 
 CPU_PREFILL_STEP_TOKENS = 512
 GPU_PREFILL_STEP_TOKENS = 8192
@@ -130,7 +131,9 @@ class MlxEngine:
         started = time.monotonic()
         longest = max(len(row.prompt) + len(row.output) for row in map(self._rows.__getitem__, generator.waiting_ids))
         budget_tokens = self._pace.budget_tokens(generator.decoding_rows, generator.waiting_rows)
-        progress = generator.prefill(min(budget_tokens, tokens_for_scores(longest, self._heads, self._scores_bytes)))
+        budget_tokens = min(budget_tokens, tokens_for_scores(longest, self._heads, self._scores_bytes))
+        with every_processor():
+            progress = generator.prefill(budget_tokens)
         self._pace.record(generator.prefilled_tokens, time.monotonic() - started)
         return progress
 

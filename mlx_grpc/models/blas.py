@@ -8,6 +8,7 @@ that, the system's OpenBLAS has them under their own names.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import importlib.util
@@ -18,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -40,14 +42,15 @@ def load_openblas(cache_dir: Path | None = None) -> str:
         return ""
     if "mlx.core" in sys.modules:
         return "OpenBLAS was not loaded: MLX is already there"
-    threads = max(1, usable_cpus() - 1)
     # OpenBLAS counts the machine's processors, knows nothing of a container's share, and its threads spin while they
     # wait: where they are one too many the speed halves. So one processor stays free for the server.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", str(threads))
+    chosen = "OPENBLAS_NUM_THREADS" in os.environ
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", str(max(1, usable_cpus() - 1)))
     problem = ""
     try:
         if library := _packaged_library():
             _load_packaged(library, cache_dir or default_cache_dir())
+            _threads.adjustable = None if chosen else ctypes.CDLL(str(library))
             return f"OpenBLAS loaded ({_PACKAGE}, {os.environ['OPENBLAS_NUM_THREADS']} threads)"
     except (OSError, subprocess.SubprocessError) as error:
         problem = f" ({_PACKAGE}: {' '.join(str(error).split())})"
@@ -56,6 +59,30 @@ def load_openblas(cache_dir: Path | None = None) -> str:
         return f"OpenBLAS loaded ({_SYSTEM_LIBRARY}, {os.environ['OPENBLAS_NUM_THREADS']} threads)"
     except OSError:
         return f"no OpenBLAS could be loaded{problem}, so MLX will be many times slower than it could be: {_ADVICE}"
+
+
+class _Threads:
+    """The library whose threads may be changed; None: nobody may, or there is none."""
+
+    adjustable: ctypes.CDLL | None = None
+
+
+_threads = _Threads()
+
+
+@contextlib.contextmanager
+def every_processor() -> Iterator[None]:
+    """A block in which products use all processors: for long ones, while nobody waits for the server. None may be in
+    flight when it begins. What the operator has set stays."""
+    if _threads.adjustable is None:
+        yield
+        return
+    usual = int(os.environ["OPENBLAS_NUM_THREADS"])
+    _threads.adjustable.scipy_openblas_set_num_threads(usable_cpus())
+    try:
+        yield
+    finally:
+        _threads.adjustable.scipy_openblas_set_num_threads(usual)
 
 
 def usable_cpus() -> int:

@@ -43,6 +43,17 @@ for _ in range(300):
         alone = np.array(mx.array(x[place : place + 1]) @ mx.array(w).T)
         assert (alone[0] == product[place]).all(), (rows, outputs, inputs, place)
 """
+THREADS = """
+import ctypes, sys
+from pathlib import Path
+from mlx_grpc.models import blas
+blas.load_openblas(Path(sys.argv[1]))
+count = ctypes.CDLL(str(blas._packaged_library())).scipy_openblas_get_num_threads
+found = [count()]
+with blas.every_processor():
+    found.append(count())
+print(*found, count(), max(1, blas.usable_cpus() - 1), blas.usable_cpus())
+"""
 
 CAN_COMPILE = sys.platform == "linux" and importlib.util.find_spec("scipy_openblas32") and shutil.which("cc")
 
@@ -66,6 +77,19 @@ def test_products_of_few_rows_are_right_and_the_same_in_any_company(tmp_path: Pa
     command = [sys.executable, "-c", FEW_ROWS, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not CAN_COMPILE, reason="OpenBLAS's threads are set in scipy-openblas32 alone")
+@pytest.mark.parametrize("chosen", [None, "1"])
+def test_a_long_product_gets_all_processors_unless_somebody_chose(tmp_path: Path, chosen: str | None) -> None:
+    """One fewer than there are before the block and after it."""
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    command = [sys.executable, "-c", THREADS, str(tmp_path)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment | ({"OPENBLAS_NUM_THREADS": chosen} if chosen else {})
+    )
+    before, inside, after, usual, most = done.stdout.split()
+    assert (before, inside, after) == ((chosen,) * 3 if chosen else (usual, most, usual))
 
 
 def test_it_never_raises_and_never_comes_too_late() -> None:
