@@ -21,6 +21,7 @@ from mlx.nn.layers.base import Module
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
 
+from mlx_grpc.engine.fused_llama import fused
 from mlx_grpc.engine.memory import device_memory_bytes, limit_memory
 from mlx_grpc.engine.messages import Load, Loaded
 from mlx_grpc.engine.protocol import LoadError
@@ -92,7 +93,7 @@ def _load_network(load: Load, on_gpu: bool) -> tuple[Module, dict[str, Any]]:
         network = mlx_lm.utils.dequantize_model(network)
         network.set_dtype(mx.float32)
     mx.eval(network.parameters())
-    return network, config
+    return fused(network) if on_gpu and mx.cuda.is_available() else network, config
 
 
 @dataclass(frozen=True)

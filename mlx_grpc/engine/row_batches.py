@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import mlx.core as mx
 from mlx_lm.generate import GenerationBatch, PromptProcessingBatch, StopSequences
 
-from mlx_grpc.engine.kv_cache import known_on_host, packed
+from mlx_grpc.engine.kv_cache import known_on_host, row_of
 from mlx_grpc.engine.sampler import RowLogprobs
 
 NO_STOP_SEQUENCES = StopSequences()
@@ -74,7 +74,7 @@ class DecodeBatch(GenerationBatch):  # type: ignore[misc]
 
     def extract_cache(self, idx: int) -> list[Any]:
         """A copy of one row's caches."""
-        return packed(super().extract_cache(idx))
+        return row_of(self.prompt_cache, idx)
 
     def upcoming(self) -> Upcoming:
         """The tokens that `start` will feed."""

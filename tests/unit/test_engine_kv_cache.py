@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx_lm.models.cache import BatchKVCache
 
-from mlx_grpc.engine.kv_cache import RowsKVCache, known_on_host, packed
+from mlx_grpc.engine.kv_cache import RowsKVCache, known_on_host, row_of
 
 LAYERS = 2
 HEADS = 2
@@ -23,7 +23,8 @@ lengths = st.lists(st.integers(1, MOST_TOKENS), min_size=1, max_size=5)
 class Batch:
     """Caches of all layers, and what each row of them should hold: a token's number is the first of its key."""
 
-    def __init__(self, prompts: Sequence[int], start: int) -> None:
+    def __init__(self, prompts: Sequence[int], start: int, value_size: int = 3) -> None:
+        self.value_size = value_size
         self.caches = known_on_host([BatchKVCache([0] * len(prompts)) for _ in range(LAYERS)])
         self.rows: list[list[float]] = [[] for _ in prompts]
         self.feed([[float(start + place) for place in range(length)] for length in prompts])
@@ -37,7 +38,7 @@ class Batch:
         for cache in self.caches:
             if any(padding):
                 cache.prepare(lengths=[len(chunk) for chunk in chunks], right_padding=padding)
-            cache.update_and_fetch(keys, keys[..., :2] + 0.5)
+            cache.update_and_fetch(keys, keys[..., : self.value_size] + 0.5)
             cache.finalize()
         for row, chunk in zip(self.rows, chunks, strict=True):
             row.extend(chunk)
@@ -72,10 +73,12 @@ class Batch:
 
 
 @settings(deadline=None, max_examples=60)
-@given(data=st.data(), prompts=lengths)
-def test_rows_hold_their_tokens_whoever_comes_and_goes(data: st.DataObject, prompts: list[int]) -> None:
-    """Prompts of any lengths, steps, rows that join and rows that leave, in any order."""
-    batch = Batch(prompts, 1000)
+@given(data=st.data(), prompts=lengths, value_size=st.sampled_from((2, 3)))
+def test_rows_hold_their_tokens_whoever_comes_and_goes(
+    data: st.DataObject, prompts: list[int], value_size: int
+) -> None:
+    """Prompts of any lengths, steps, rows that join and rows that leave, in any order; values like keys or not."""
+    batch = Batch(prompts, 1000, value_size)
     for number in range(2, data.draw(st.integers(3, 8))):
         move = data.draw(st.sampled_from(("step", "prompt", "join", "leave")))
         if move == "step":
@@ -83,7 +86,7 @@ def test_rows_hold_their_tokens_whoever_comes_and_goes(data: st.DataObject, prom
         elif move == "prompt":
             batch.feed([[float(number)] * data.draw(st.integers(1, 40)) for _ in batch.rows])
         elif move == "join":
-            batch.extend(Batch(data.draw(lengths), number * 1000))
+            batch.extend(Batch(data.draw(lengths), number * 1000, value_size))
         elif len(batch.rows) > 1:
             places = range(len(batch.rows))
             batch.filter(data.draw(st.lists(st.sampled_from(places), unique=True, min_size=1)))
@@ -105,9 +108,23 @@ def test_layers_share_their_positions() -> None:
     first, second = Batch([5, 3], 0).caches
     assert first.offset is second.offset
     before = first.offset
-    first.update_and_fetch(mx.zeros((2, HEADS, 1, 3)), mx.zeros((2, HEADS, 1, 2)))
+    first.update_and_fetch(*mx.zeros((2, 2, HEADS, 1, 3)))
     assert first.offset.tolist() == [6, 4]
     assert before.tolist() == [5, 3]
+
+
+def test_keys_and_values_are_added_in_one() -> None:
+    """As a step gives them that has both side by side; the room grows with them."""
+    (cache,) = known_on_host([BatchKVCache([0, 0])])
+    cache.update_and_fetch(*mx.random.uniform(shape=(2, 2, HEADS, 255, 4)))
+    added = mx.random.uniform(shape=(3, 2, 2, HEADS, 1, 4))
+    for number, pairs in enumerate(added):
+        assert cache.room_with(1) == (256 if number == 0 else 512)
+        assert cache.add_pairs(pairs) is cache.pairs
+    assert cache.size() == 258
+    for place, pairs in enumerate(added, 255):
+        assert mx.array_equal(cache.keys[:, :, place], pairs[0, :, :, 0])
+        assert mx.array_equal(cache.values[:, :, place], pairs[1, :, :, 0])
 
 
 def test_a_row_taken_out_shares_no_memory() -> None:
@@ -118,7 +135,7 @@ def test_a_row_taken_out_shares_no_memory() -> None:
     mx.eval([layer.state for layer in layers])
     mx.synchronize()
     before = mx.get_active_memory()
-    alone = packed([layer.extract(1) for layer in layers])
+    alone = row_of(layers, 1)
     mx.eval([cache.state[:2] for cache in alone])
     assert mx.get_active_memory() - before >= sum(layer.nbytes for layer in layers) // 2
     for cache, layer in zip(alone, layers, strict=True):

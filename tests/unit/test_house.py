@@ -51,7 +51,11 @@ MAY_USE = {
 # How the names of the only modules that touch MLX begin. They run in a child process, never in the server's.
 MLX_MODULES = (
     "mlx_grpc.engine.batch",
+    "mlx_grpc.engine.cuda_attention",
+    "mlx_grpc.engine.fused_llama",
+    "mlx_grpc.engine.kv_arrays",
     "mlx_grpc.engine.kv_cache",
+    "mlx_grpc.engine.linear",
     "mlx_grpc.engine.loading",
     "mlx_grpc.engine.memory",
     "mlx_grpc.engine.mlx_engine",
