@@ -49,6 +49,8 @@ class _Shared:
     def __init__(self) -> None:
         self._values: list[int] = []
         self._array = mx.array(self._values, dtype=mx.int32)
+        self.mask: tuple[mx.array, list[int]] | None = None
+        """The last mask that says no more than what is causal and what is padding, and the padding."""
 
     def array(self, values: list[int]) -> mx.array:
         if values != self._values:
@@ -99,8 +101,16 @@ class RowsKVCache(BatchKVCache):  # type: ignore[misc]
     def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> Any:  # noqa: N803
         """For N new tokens; N is mlx_lm's name for it. None or "causal" where MLX needs no array."""
         if any(self._paddings) or return_array or window_size is not None:
-            return super().make_mask(N, return_array, window_size=window_size)
+            mask = super().make_mask(N, return_array, window_size=window_size)
+            if window_size is None:
+                self._positions.mask = mask, list(self._paddings)
+            return mask
         return None if N == 1 else "causal"
+
+    def paddings_of(self, mask: Any) -> list[int] | None:
+        """Where each row's tokens begin, if `mask` is the last that a layer made, and says that and what is causal."""
+        made = self._positions.mask
+        return made[1] if made is not None and made[0] is mask else None
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Add each row's next tokens; gives all that there are then."""

@@ -51,6 +51,7 @@ MAY_USE = {
 # How the names of the only modules that touch MLX begin. They run in a child process, never in the server's.
 MLX_MODULES = (
     "mlx_grpc.engine.batch",
+    "mlx_grpc.engine.cpu_attention",
     "mlx_grpc.engine.kv_cache",
     "mlx_grpc.engine.loading",
     "mlx_grpc.engine.memory",
