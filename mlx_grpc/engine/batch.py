@@ -37,11 +37,12 @@ class Progress:
 
 
 class RowGenerator(BatchGenerator):  # type: ignore[misc]
-    """Rows from prompt to tokens, in four moves a step: `decode`, `remove_rows`, `prefill`, `feed`.
+    """Rows from prompt to tokens, in three moves a step: `decode`, `remove_rows`, `prefill`.
 
     Pipelined, `decode` begins the next step before it reads the last one's tokens, so that a GPU need not wait for the
-    processor; rows that have ended are computed once more, in vain. Otherwise `feed` begins it, after rows have come
-    and gone: on a CPU nothing would be won.
+    processor; rows that have ended are computed once more, in vain. Otherwise it begins what it then reads, after rows
+    have come and gone: on a CPU nothing would be won, and attention there computes at once, so that tokens would wait
+    for those that follow them.
 
     Waiting rows keep mlx_lm's layout (id, segments, max_tokens, cache, tokens, sampler, processors, stop
     sequences), and `_currently_processing` its entries of [segments, processed, total], so that its `remove`
@@ -56,7 +57,6 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
         self._generation_batch = DecodeBatch.empty(model, sampler)
         self.pipelined = pipelined
         """Changed only between steps of an empty batch."""
-        self._read_unfed_tokens = 0
         self._steps = 0
         self.prefilled_tokens = 0
         """What the last prefill took, padding included."""
@@ -89,7 +89,7 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
             return None
         with mx.stream(self._stream):
             caches: list[Any] = self._generation_batch.extract_cache(self._generation_batch.uids.index(row_id))
-            return caches, self._read_unfed_tokens
+            return caches, 0 if self.pipelined else 1
 
     def remove_rows(self, row_ids: Collection[int]) -> None:
         """Take rows out, wherever they are. Unknown ids are ignored."""
@@ -106,19 +106,11 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
             mx.clear_cache()
         with mx.stream(self._stream):
             upcoming = self._generation_batch.upcoming()
-            if self.pipelined:
-                self._generation_batch.start()
-            else:
-                self._read_unfed_tokens = 1
+            self._generation_batch.start()
+            if not self.pipelined:
+                upcoming = self._generation_batch.upcoming()
             decoded: list[Decoded] = upcoming.read()
             return decoded
-
-    def feed(self) -> None:
-        """End a step: begin to compute the next tokens, if `decode` has not."""
-        if not self.pipelined and len(self._generation_batch):
-            with mx.stream(self._stream):
-                self._generation_batch.start()
-        self._read_unfed_tokens = 0
 
     def prefill(self, budget_tokens: int) -> list[Progress]:
         """One chunk for each prompt in prefill, of at most so many tokens in all, padding included.

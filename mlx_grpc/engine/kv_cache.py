@@ -48,6 +48,8 @@ class _Shared:
 
     def __init__(self) -> None:
         self._made: dict[str, tuple[Any, mx.array]] = {}
+        self.mask: tuple[mx.array, list[int]] | None = None
+        """The last mask that says no more than what is causal and what is padding, and the padding."""
 
     def array(self, name: str, of: Any, make: Callable[[], mx.array]) -> mx.array:
         """The last one of this name, if it was made of the same."""
@@ -73,13 +75,14 @@ class RowsKVCache(BatchKVCache):  # type: ignore[misc]
 
     @property
     def keys(self) -> mx.array | None:
-        """[rows, heads, room for tokens, size of a head], or None before the first token."""
-        return self._arrays[0][0] if self._arrays else None
+        """[rows, heads, room for tokens, size of a head], or None before the first token. A view: without the dots MLX
+        would gather."""
+        return self._arrays[0][0, ...] if self._arrays else None
 
     @property
     def values(self) -> mx.array | None:
         """As `keys`."""
-        return self._arrays[-1][-1] if self._arrays else None
+        return self._arrays[-1][-1, ...] if self._arrays else None
 
     @property
     def pairs(self) -> mx.array | None:
@@ -128,8 +131,16 @@ class RowsKVCache(BatchKVCache):  # type: ignore[misc]
     def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> Any:  # noqa: N803
         """For N new tokens; N is mlx_lm's name for it. None or "causal" where MLX needs no array."""
         if any(self._paddings) or return_array or window_size is not None:
-            return super().make_mask(N, return_array, window_size=window_size)
+            mask = super().make_mask(N, return_array, window_size=window_size)
+            if window_size is None:
+                self._shared.mask = mask, list(self._paddings)
+            return mask
         return None if N == 1 else "causal"
+
+    def paddings_of(self, mask: Any) -> list[int] | None:
+        """Where each row's tokens begin, if `mask` is the last that a layer made, and says that and what is causal."""
+        made = self._shared.mask
+        return made[1] if made is not None and made[0] is mask else None
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Add each row's next tokens; gives all that there are then."""

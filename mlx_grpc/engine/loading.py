@@ -21,6 +21,7 @@ from mlx.nn.layers.base import Module
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
 
+from mlx_grpc.engine.cpu_attention import use_own_attention
 from mlx_grpc.engine.fused_llama import fused
 from mlx_grpc.engine.memory import device_memory_bytes, limit_memory
 from mlx_grpc.engine.messages import Load, Loaded
@@ -57,6 +58,7 @@ def load_model(load: Load, notes: Sequence[str] = ()) -> Model:
     limit_memory(memory_bytes)
     try:
         network, config = _load_network(load, on_gpu)
+        attention_note = "" if on_gpu else use_own_attention(network)
         shape = _measure(network)
     except LoadError:
         raise
@@ -76,7 +78,7 @@ def load_model(load: Load, notes: Sequence[str] = ()) -> Model:
         mlx_lm_version=version("mlx-lm"),
         eos_ids=_eos_ids(config),
         reproducible=not on_gpu and shape.dtype == "float32",
-        notes=[*filter(None, notes), *more_notes],
+        notes=[*filter(None, (*notes, attention_note)), *more_notes],
         backend="gpu" if on_gpu else "cpu",
     )
     return Model(network, loaded, on_gpu, _attention_heads(config))

@@ -114,7 +114,6 @@ class MlxEngine:
         tokens = [self._row_token(decoded) for decoded in self.generator.decode()]
         self._leave([token.row_id for token in tokens if token.finish])
         progress = self._prefill()
-        self.generator.feed()
         return Step(
             tokens=tokens,
             prefill=[self._row_prefill(row) for row in progress],

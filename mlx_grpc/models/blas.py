@@ -10,24 +10,20 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
 import importlib.util
 import math
 import os
-import platform
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
 from mlx_grpc.models.cache import default_cache_dir
+from mlx_grpc.models.compiled import compiled
 
 _SYSTEM_LIBRARY = "libopenblas.so.0"
 _PACKAGE = "scipy-openblas32"
-_COMPILE_SECONDS = 60
 _ADVICE = f"`pip install {_PACKAGE}` with a C compiler at hand, or install libopenblas0-pthread"
 _SHIM = Path(__file__).with_name("blas_shim.c")
 
@@ -46,6 +42,7 @@ def load_openblas(cache_dir: Path | None = None) -> str:
     # wait: where they are one too many the speed halves. So one processor stays free for the server.
     chosen = "OPENBLAS_NUM_THREADS" in os.environ
     os.environ.setdefault("OPENBLAS_NUM_THREADS", str(max(1, usable_cpus() - 1)))
+    _threads.count = _whole(os.environ["OPENBLAS_NUM_THREADS"])
     problem = ""
     try:
         if library := _packaged_library():
@@ -62,9 +59,11 @@ def load_openblas(cache_dir: Path | None = None) -> str:
 
 
 class _Threads:
-    """The library whose threads may be changed; None: nobody may, or there is none."""
+    """adjustable: the library whose threads may be changed; None: nobody may, or there is none. count: how many there
+    are."""
 
     adjustable: ctypes.CDLL | None = None
+    count: int = 1
 
 
 _threads = _Threads()
@@ -77,12 +76,23 @@ def every_processor() -> Iterator[None]:
     if _threads.adjustable is None:
         yield
         return
-    usual = int(os.environ["OPENBLAS_NUM_THREADS"])
-    _threads.adjustable.scipy_openblas_set_num_threads(usable_cpus())
+    usual, _threads.count = _threads.count, usable_cpus()
+    _threads.adjustable.scipy_openblas_set_num_threads(_threads.count)
     try:
         yield
     finally:
+        _threads.count = usual
         _threads.adjustable.scipy_openblas_set_num_threads(usual)
+
+
+def product_threads() -> int:
+    """How many threads a product uses now; other work that takes turns with products takes as many."""
+    return _threads.count
+
+
+def _whole(text: str) -> int:
+    """What OpenBLAS makes of it: at least one, and no more than there are processors."""
+    return max(1, min(int(text), os.cpu_count() or 1)) if text.isdecimal() else 1
 
 
 def usable_cpus() -> int:
@@ -96,7 +106,7 @@ def usable_cpus() -> int:
 
 
 def _load_packaged(library: Path, cache_dir: Path) -> None:
-    shim = _shim(cache_dir)
+    shim = compiled(_SHIM, cache_dir)
     ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
     ctypes.CDLL(str(shim), mode=ctypes.RTLD_GLOBAL)
 
@@ -105,28 +115,6 @@ def _packaged_library() -> Path | None:
     spec = importlib.util.find_spec(_PACKAGE.replace("-", "_"))
     folders = (spec.submodule_search_locations or ()) if spec else ()
     return next((file for folder in folders for file in Path(folder, "lib").glob("libscipy_openblas*.so")), None)
-
-
-def _shim(cache_dir: Path) -> Path:
-    """The compiled shim, made on first use. Its name holds what it depends on, so it is never out of date."""
-    key = hashlib.sha256(f"{_SHIM.read_text('ascii')}{platform.machine()}{platform.libc_ver()}".encode()).hexdigest()[
-        :16
-    ]
-    shim = cache_dir / "blas" / f"shim-{key}.so"
-    if shim.exists():
-        return shim
-    compiler = next((found for name in ("cc", "gcc", "clang", "g++") if (found := shutil.which(name))), None)
-    if compiler is None:
-        raise OSError("no C compiler")
-    shim.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=shim.parent, prefix=".partial.") as work:
-        built = Path(work, "shim.so")
-        command = [compiler, "-x", "c", "-O2", "-shared", "-fPIC", "-o", str(built), str(_SHIM)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_SECONDS, check=False)
-        if done.returncode:
-            raise OSError(f"{compiler} failed: {done.stderr.strip()[:200]}")
-        built.rename(shim)
-    return shim
 
 
 def _is_cpu_build() -> bool:

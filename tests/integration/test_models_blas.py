@@ -48,7 +48,11 @@ import ctypes, sys
 from pathlib import Path
 from mlx_grpc.models import blas
 blas.load_openblas(Path(sys.argv[1]))
-count = ctypes.CDLL(str(blas._packaged_library())).scipy_openblas_get_num_threads
+library = ctypes.CDLL(str(blas._packaged_library()))
+def count():
+    threads = library.scipy_openblas_get_num_threads()
+    assert threads == blas.product_threads()
+    return threads
 found = [count()]
 with blas.every_processor():
     found.append(count())

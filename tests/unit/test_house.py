@@ -54,6 +54,7 @@ MLX_MODULES = (
     "mlx_grpc.engine.cuda_attention",
     "mlx_grpc.engine.fused_llama",
     "mlx_grpc.engine.kv_arrays",
+    "mlx_grpc.engine.cpu_attention",
     "mlx_grpc.engine.kv_cache",
     "mlx_grpc.engine.linear",
     "mlx_grpc.engine.loading",
