@@ -19,6 +19,9 @@ from mlx_grpc.engine.kv_cache import RowsKVCache
 from mlx_grpc.models.attention import SIZES_OF, Attention, load_attention
 from mlx_grpc.models.blas import product_threads
 
+LEAST_SCORES = 1000
+"""Of each head, of all rows. Fewer are left to MLX: ours has to have its queries, so that each layer is computed before
+the next one is asked for, which costs a step of a single row with a short context 2 ms of 57."""
 _NAME = "scaled_dot_product_attention"
 
 
@@ -43,8 +46,9 @@ def use_own_attention(network: Module) -> str:
 class CpuAttention:
     """What models call. It computes at once what it is given: inside of `mx.compile` it cannot be used."""
 
-    def __init__(self, attention: Attention) -> None:
+    def __init__(self, attention: Attention, least_scores: int = LEAST_SCORES) -> None:
         self._attention = attention
+        self._least_scores = least_scores
 
     def __call__(
         self,
@@ -56,11 +60,8 @@ class CpuAttention:
         mask: Any,
         sinks: mx.array | None = None,
     ) -> mx.array:
-        """[rows, heads, length, size], as mlx_lm's function of this name, which has the same arguments.
-
-        All steps of one kind go the same way, whoever is in the batch: a row's tokens must not depend on that.
-        """
-        if sinks is None and _is_known(queries, keys, values):
+        """[rows, heads, length, size], as mlx_lm's function of this name, which has the same arguments."""
+        if sinks is None and _is_known(queries, keys, values) and self._is_much(queries, keys):
             starts = _starts(queries, keys, cache, mask)
             if starts is not None:
                 mx.eval(queries, keys, values)
@@ -75,6 +76,9 @@ class CpuAttention:
             queries, keys, values, cache=cache, scale=scale, mask=mask, sinks=sinks
         )
         return result
+
+    def _is_much(self, queries: mx.array, keys: mx.array) -> bool:
+        return queries.shape[0] * queries.shape[2] * keys.shape[2] >= self._least_scores
 
 
 def _is_known(queries: mx.array, keys: Any, values: Any) -> bool:

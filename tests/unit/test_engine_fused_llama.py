@@ -156,6 +156,7 @@ def test_weights_take_no_more_memory_than_before() -> None:
     mx.eval(network.parameters())
     alone = mx.get_active_memory() - before
     ours = fused_llama.fused(network)
+    mx.synchronize()
     assert mx.get_active_memory() - before <= alone * 1.01
     assert isinstance(ours, fused_llama.FusedLlama)
 
