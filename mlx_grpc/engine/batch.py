@@ -39,10 +39,9 @@ class Progress:
 class RowGenerator(BatchGenerator):  # type: ignore[misc]
     """Rows from prompt to tokens, in three moves a step: `decode`, `remove_rows`, `prefill`.
 
-    Pipelined, `decode` begins the next step before it reads the last one's tokens, so that a GPU need not wait for the
-    processor; rows that have ended are computed once more, in vain. Otherwise it begins what it then reads, after rows
-    have come and gone: on a CPU nothing would be won, and attention there computes at once, so that tokens would wait
-    for those that follow them.
+    Running ahead, `decode` begins the next step before it reads the last one's tokens, so that nothing waits for
+    Python; rows that have ended are computed once more, in vain. Pipelined, which a GPU needs, it always does.
+    Otherwise it begins what it then reads, after rows have come and gone.
 
     Waiting rows keep mlx_lm's layout (id, segments, max_tokens, cache, tokens, sampler, processors, stop
     sequences), and `_currently_processing` its entries of [segments, processed, total], so that its `remove`
@@ -57,6 +56,8 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
         self._generation_batch = DecodeBatch.empty(model, sampler)
         self.pipelined = pipelined
         """Changed only between steps of an empty batch."""
+        self._is_ahead = False
+        """Whether the tokens that were last begun are still to be read."""
         self._steps = 0
         self.prefilled_tokens = 0
         """What the last prefill took, padding included."""
@@ -89,7 +90,7 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
             return None
         with mx.stream(self._stream):
             caches: list[Any] = self._generation_batch.extract_cache(self._generation_batch.uids.index(row_id))
-            return caches, 0 if self.pipelined else 1
+            return caches, 0 if self._is_ahead else 1
 
     def remove_rows(self, row_ids: Collection[int]) -> None:
         """Take rows out, wherever they are. Unknown ids are ignored."""
@@ -97,18 +98,21 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
             with mx.stream(self._stream):
                 self.remove(row_ids)
 
-    def decode(self) -> list[Decoded]:
+    def decode(self, *, ahead: bool = False) -> list[Decoded]:
         """One token for each row that has been fed its prompt."""
-        if not len(self._generation_batch):
+        batch = self._generation_batch
+        if not len(batch):
             return []
         self._steps += 1
         if self._steps % CLEAR_CACHE_STEPS == 0:
             mx.clear_cache()
         with mx.stream(self._stream):
-            upcoming = self._generation_batch.upcoming()
-            self._generation_batch.start()
-            if not self.pipelined:
-                upcoming = self._generation_batch.upcoming()
+            if not self._is_ahead:
+                batch.start()
+            upcoming = batch.upcoming()
+            self._is_ahead = self.pipelined or ahead
+            if self._is_ahead:
+                batch.start()
             decoded: list[Decoded] = upcoming.read()
             return decoded
 
@@ -176,6 +180,8 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
         progress = [Progress(row_id, total, total) for row_id, (_, _, total) in zip(rows.uids, entries, strict=True)]
         alone = not len(self._generation_batch)
         self._generation_batch.extend(rows.decoding(last_tokens))
+        if alone:
+            self._is_ahead = self.pipelined
         if alone and self.pipelined:
             self._generation_batch.start()
         return progress

@@ -142,6 +142,20 @@ def test_rows_that_join_midway_change_nothing(worker: AnyWorker) -> None:
     assert tokens_by_row(steps + steps_until_idle(worker)) == alone
 
 
+def test_a_row_is_alone_in_company_and_alone_again(worker: AnyWorker) -> None:
+    """Alone, its steps begin before the last one's tokens are read. Others come, one by one, and leave; all have the
+    tokens that they have alone."""
+    alone = {i: generate(worker, seeded(i, PROMPTS[i], length))[i] for i, length in enumerate((60, 7, 12))}
+    worker.send(Submit([seeded(0, PROMPTS[0], 60)]))
+    steps = [next_step(worker) for _ in range(6)]
+    worker.send(Submit([seeded(1, PROMPTS[1], 7)]))
+    while not any(token.row_id == 1 and token.finish for token in row_tokens(steps)):
+        steps.append(next_step(worker))
+    steps += [next_step(worker) for _ in range(6)]
+    worker.send(Submit([seeded(2, PROMPTS[2], 12)]))
+    assert tokens_by_row(steps + steps_until_idle(worker)) == alone
+
+
 def test_prefill_keeps_to_its_budget_and_reports_progress(worker: AnyWorker) -> None:
     """Chunks of at most 64 tokens, the last report is the whole prompt."""
     worker.send(Submit([row(1, list(range(150)), 1)]))
