@@ -1,6 +1,6 @@
 """Decode steps of the Llama family with fewer kernels, for CUDA, where launching them bounds a step.
 
-Of mlx_lm's 18 to 23 kernels a layer 10 are left: one product for queries, keys and values, one for gate and up, one
+Of mlx_lm's 18 to 23 kernels a layer 11 are left: one product for queries, keys and values, one for gate and up, one
 rotation for all heads, one copy into the KV cache, one kernel for attention, and sums ride on the products before them.
 What lies between two writes to the cache is traced once for a shape, and then repeated without Python. The numbers are
 those of mlx_lm's own code up to rounding. Prompts go through that, and so do models that are not as expected.
