@@ -1,8 +1,9 @@
 """mlx_lm's batch generator, bent to steps whose moves the engine makes.
 
-This, `row_batches` and `kv_cache` are the modules that touch what mlx_lm does not promise; a test fails when mlx_lm's
-version moves. What is ours here: prefill goes by a budget for the step, and rows enter and leave between steps. What
-stays mlx_lm's: the caches of anything but plain attention, merging, and the pipelining of decode steps.
+This, `row_batches`, `kv_cache`, `fused_llama` and `cpu_attention` are the modules that touch what mlx_lm does not
+promise; a test fails when mlx_lm's version moves. What is ours here: prefill goes by a budget for the step, and rows
+enter and leave between steps. What stays mlx_lm's: the caches of anything but plain attention, merging, and the
+pipelining of decode steps.
 
 All calls, dropping it included, belong to one thread: streams do.
 """
@@ -182,6 +183,6 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
         self._generation_batch.extend(rows.decoding(last_tokens))
         if alone:
             self._is_ahead = self.pipelined
-        if alone and self.pipelined:
-            self._generation_batch.start()
+            if self.pipelined:
+                self._generation_batch.start()
         return progress

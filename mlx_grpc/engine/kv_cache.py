@@ -202,7 +202,7 @@ class RowsKVCache(BatchKVCache):  # type: ignore[misc]
         end = max(cache._idx - unused for cache, unused in caches)
         paddings = [padding + end - cache._idx for cache, _ in caches for padding in cache._paddings]
         room = max([end, *(array.shape[3] for cache, _ in caches for array in cache._arrays)])
-        joined = []
+        arrays = []
         for place, like in enumerate(self._arrays or other._arrays):
             parts = [
                 Part(
@@ -214,8 +214,8 @@ class RowsKVCache(BatchKVCache):  # type: ignore[misc]
                 )
                 for cache, unused in caches
             ]
-            joined.append(placed_rows(parts, room, like))
-        self._arrays, self._idx, self._paddings = joined, end, paddings
+            arrays.append(placed_rows(parts, room, like))
+        self._arrays, self._idx, self._paddings = arrays, end, paddings
 
     def length(self, row: int) -> int:
         """How many tokens it has."""

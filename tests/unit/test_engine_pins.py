@@ -9,7 +9,8 @@ from mlx_grpc.engine import batch
 
 def test_mlx_lm_is_the_version_that_batch_was_written_for() -> None:
     """engine/batch.py, row_batches.py and kv_cache.py override and read private parts of mlx_lm's batch classes and
-    caches. When this fails, read what changed there, run tests/integration/test_worker_mlx.py, and only then move
-    MLX_LM_VERSION.
+    caches; fused_llama.py computes what its Llama does, and cpu_attention.py takes its attention's place. When this
+    fails, read what changed there, run tests/integration/test_worker_mlx.py and tests/unit/test_engine_*.py, and only
+    then move MLX_LM_VERSION.
     """
     assert version("mlx-lm") == batch.MLX_LM_VERSION == "0.32.2"
