@@ -164,7 +164,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(STAGES), help="stages with commas between: %(default)s")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--streams", default="8,32,64")
-    parser.add_argument("--rates", default="30,35,40", help="arrivals a second: %(default)s")
+    parser.add_argument("--rates", default="30,40,50", help="arrivals a second: %(default)s")
     parser.add_argument("--steps", type=Path, help="where the server's log of its steps goes")
     parser.add_argument("--out", type=Path, default=Path("docs/performance_gpu"))
     arguments = parser.parse_args()
