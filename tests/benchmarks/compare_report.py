@@ -19,6 +19,8 @@ from tests.benchmarks.compare_sides import INCUMBENT, OURS, RAW
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 HEAD = "| | unit | raw | mlx-grpc | mlx_lm.server | of raw | of mlx_lm.server | failed | rounds | aim |"
+COLOURS = {RAW: "tab:blue", OURS: "tab:orange", INCUMBENT: "tab:green"}
+"""The same in every picture, whoever is missing from it."""
 PACKAGES = ("mlx-grpc", "mlx", "mlx-lm", "grpcio", "scipy-openblas32")
 
 
@@ -122,7 +124,7 @@ def draw(out: Path, results: Mapping[str, Any]) -> set[str]:
             width = 0.8 / len(sides)
             for place, side in enumerate(sides):
                 middles = [number + (place - (len(sides) - 1) / 2) * width for number in range(len(shown))]
-                axes.bar(middles, [line.median(side) for line in shown], width, label=side)
+                axes.bar(middles, [line.median(side) for line in shown], width, label=side, color=COLOURS[side])
             axes.set_xticks(range(len(shown)), [_short(line.name) for line in shown], fontsize=7)
             axes.set_title(unit, fontsize=9)
             axes.grid(axis="y", alpha=0.3)
