@@ -68,11 +68,11 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         try:
             while True:
                 changed.clear()
-                status = self._status(request.service)
+                status, last = self._status(request.service), self._draining  # a drain may begin during the write
                 if status != told:
                     await context.write(_Response(status=status))
                     told = status
-                if self._draining:
+                if last:
                     return
                 await changed.wait()
         finally:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from mlx_grpc import __version__
 from mlx_grpc.config import Config
 from mlx_grpc.engine.link import ThreadLink
+from mlx_grpc.rpc.context import Context
+from mlx_grpc.rpc.health import HealthServicer
 from mlx_grpc.server import Server
 from mlx_grpc.v1 import server_pb2, server_service_pb2
 from tests.helpers_rpc import Request, Stop, connected, in_loop, read_until, refused, serving, stepped
@@ -67,6 +70,31 @@ async def test_open_watches_do_not_hold_up_the_end() -> None:
         await server.server.stop(grace_seconds=20)
         assert asyncio.get_running_loop().time() - started_seconds < 20
         assert await last == NOT_SERVING
+
+
+class DrainsWhileItTells(HealthServicer):
+    """The drain begins when a status is on its way, and its writer has not gone on yet."""
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:
+        async def write(response: health_pb2.HealthCheckResponse) -> None:
+            await context.write(response)
+            self.drain()
+
+        await super().Watch(request, SimpleNamespace(write=write))  # type: ignore[arg-type]
+
+
+@in_loop
+async def test_a_drain_that_begins_while_a_status_is_told_is_told_too() -> None:
+    """SERVING is never the last word of a Watch."""
+    server = grpc.aio.server()
+    health_pb2_grpc.add_HealthServicer_to_server(DrainsWhileItTells(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with connected(f"127.0.0.1:{port}") as api:
+            assert [answer.status async for answer in api.health.Watch(ask(""))] == [SERVING, NOT_SERVING]
+    finally:
+        await server.stop(0)
 
 
 @in_loop
