@@ -1,9 +1,9 @@
 """mlx_lm's batch generator, bent to steps whose moves the engine makes.
 
 This, `row_batches`, `kv_cache`, `fused_llama` and `cpu_attention` are the modules that touch what mlx_lm does not
-promise; a test fails when mlx_lm's version moves. What is ours here: prefill goes by a budget for the step, and rows
-enter and leave between steps. What stays mlx_lm's: the caches of anything but plain attention, merging, and the
-pipelining of decode steps.
+promise; a test fails when mlx_lm's version moves. What is ours here: prefill goes by a budget for the step, rows enter
+and leave between steps, and when a decode step begins. What stays mlx_lm's: the caches of anything but plain attention,
+and merging.
 
 All calls, dropping it included, belong to one thread: streams do.
 """
