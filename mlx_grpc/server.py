@@ -18,8 +18,8 @@ from mlx_grpc.auth.failure import AuthError
 from mlx_grpc.auth.setup import open_auth
 from mlx_grpc.config import Config, ConfigError
 from mlx_grpc.errors import MlxGrpcError
-from mlx_grpc.http.admin import make_admin_app
-from mlx_grpc.http.openai import openai_app
+from mlx_grpc.http.admin.app import make_admin_app
+from mlx_grpc.http.openai.app import openai_app
 from mlx_grpc.http.runner import HttpServer
 from mlx_grpc.listening import ListenError
 from mlx_grpc.models.progress import make_progress
@@ -29,12 +29,12 @@ from mlx_grpc.observe.stats import Stats
 from mlx_grpc.observe.traces import open_tracing
 from mlx_grpc.rpc.health import HealthServicer
 from mlx_grpc.rpc.listener import INFERENCE, listen, make_server
-from mlx_grpc.service.catalog import Catalog, StartLink
-from mlx_grpc.service.host import ModelHost
-from mlx_grpc.service.model_state import ModelState
+from mlx_grpc.service.hosting.catalog import Catalog, StartLink
+from mlx_grpc.service.hosting.host import ModelHost
+from mlx_grpc.service.hosting.model_state import ModelState
+from mlx_grpc.service.hosting.sources import callers_source, model_source
 from mlx_grpc.service.monitor import Monitor
 from mlx_grpc.service.service import Service
-from mlx_grpc.service.sources import callers_source, model_source
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")

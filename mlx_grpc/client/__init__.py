@@ -16,8 +16,8 @@ and the server takes it out of its batch. Every failure is a class of `mlx_grpc.
 
 from mlx_grpc.client.aio import AsyncClient
 from mlx_grpc.client.errors import Cancelled, ResourceExhausted
-from mlx_grpc.client.options import GenerateOptions
-from mlx_grpc.client.results import (
+from mlx_grpc.client.requests.options import GenerateOptions
+from mlx_grpc.client.results.data import (
     Generation,
     HealthStatus,
     Model,

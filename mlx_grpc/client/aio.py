@@ -8,11 +8,12 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 import grpc.aio
 
-from mlx_grpc.client import calls, responses
+from mlx_grpc.client import calls
 from mlx_grpc.client.base import BaseClient, like
 from mlx_grpc.client.errors import from_rpc_error
-from mlx_grpc.client.options import GenerateOptions
-from mlx_grpc.client.results import HealthStatus, Model
+from mlx_grpc.client.requests.options import GenerateOptions
+from mlx_grpc.client.results import responses
+from mlx_grpc.client.results.data import HealthStatus, Model
 from mlx_grpc.client.streams import AsyncStream, AsyncWatch
 from mlx_grpc.client.stubs import Stubs
 from mlx_grpc.errors import MlxGrpcError, ModelNotFound

@@ -10,8 +10,9 @@ from typing import Any
 
 from grpc_health.v1 import health_pb2
 
-from mlx_grpc.client import events, requests, responses
 from mlx_grpc.client.channel import DEFAULT_TARGET, ChannelSettings, OptionValue
+from mlx_grpc.client.requests import build as requests
+from mlx_grpc.client.results import events, responses
 from mlx_grpc.client.stubs import Stubs
 from mlx_grpc.errors import MlxGrpcError
 

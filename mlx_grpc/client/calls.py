@@ -13,17 +13,10 @@ from typing import Any, Generic, TypeVar, Unpack
 
 from grpc_health.v1 import health_pb2
 
-from mlx_grpc.client import requests, responses
-from mlx_grpc.client.options import GenerateOptions, MessageLike
-from mlx_grpc.client.results import (
-    Generation,
-    HealthStatus,
-    Model,
-    RenderedChat,
-    ServerInfo,
-    TokenCount,
-    Tokens,
-)
+from mlx_grpc.client.requests import build as requests
+from mlx_grpc.client.requests.options import GenerateOptions, MessageLike
+from mlx_grpc.client.results import responses
+from mlx_grpc.client.results.data import Generation, HealthStatus, Model, RenderedChat, ServerInfo, TokenCount, Tokens
 from mlx_grpc.request import Chat
 from mlx_grpc.v1 import model_service_pb2, server_service_pb2
 

@@ -11,9 +11,9 @@ import grpc
 import grpc.aio
 
 from mlx_grpc.client.errors import from_rpc_error
-from mlx_grpc.client.events import Gatherer
 from mlx_grpc.client.pump import Pump
-from mlx_grpc.client.results import Generation, HealthStatus
+from mlx_grpc.client.results.data import Generation, HealthStatus
+from mlx_grpc.client.results.events import Gatherer
 from mlx_grpc.request import Delta, Event
 
 Item = TypeVar("Item")

@@ -9,11 +9,12 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 import grpc
 
-from mlx_grpc.client import calls, responses
+from mlx_grpc.client import calls
 from mlx_grpc.client.base import BaseClient, like
 from mlx_grpc.client.errors import Cancelled, from_rpc_error
-from mlx_grpc.client.options import GenerateOptions
-from mlx_grpc.client.results import HealthStatus, Model
+from mlx_grpc.client.requests.options import GenerateOptions
+from mlx_grpc.client.results import responses
+from mlx_grpc.client.results.data import HealthStatus, Model
 from mlx_grpc.client.streams import Stream, Watch
 from mlx_grpc.client.stubs import Stubs
 from mlx_grpc.errors import MlxGrpcError, ModelNotFound

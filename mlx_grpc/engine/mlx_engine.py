@@ -9,9 +9,13 @@ from typing import cast
 import mlx.core as mx
 import msgspec
 
-from mlx_grpc.engine.batch import Progress, RowGenerator
-from mlx_grpc.engine.cpu_attention import LEAST_SCORES
-from mlx_grpc.engine.loading import Model, load_model
+from mlx_grpc.engine.accel.cpu.attention import LEAST_SCORES
+from mlx_grpc.engine.accel.cpu.blas import every_processor
+from mlx_grpc.engine.batch.generator import Progress, RowGenerator
+from mlx_grpc.engine.batch.pace import PrefillPace
+from mlx_grpc.engine.batch.prefill import tokens_for_scores
+from mlx_grpc.engine.batch.rows import Decoded
+from mlx_grpc.engine.loading.load import Model, load_model
 from mlx_grpc.engine.messages import (
     LENGTH,
     RUNNING,
@@ -25,13 +29,9 @@ from mlx_grpc.engine.messages import (
     Step,
     TokenLogprobs,
 )
-from mlx_grpc.engine.pace import PrefillPace
-from mlx_grpc.engine.prefill import tokens_for_scores
-from mlx_grpc.engine.prefix_cache import PrefixCache
+from mlx_grpc.engine.prefix.cache import PrefixCache
 from mlx_grpc.engine.protocol import LoadError, row_problem
-from mlx_grpc.engine.row_batches import Decoded
-from mlx_grpc.engine.sampler import BatchSampler, RowLogprobs
-from mlx_grpc.models.blas import every_processor
+from mlx_grpc.engine.sampling.sampler import BatchSampler, RowLogprobs
 
 CPU_PREFILL_STEP_TOKENS = 512
 GPU_PREFILL_STEP_TOKENS = 8192

@@ -19,9 +19,9 @@ from mlx_grpc.models.cache import (
     working_folder,
 )
 from mlx_grpc.models.folder import FolderFacts, describe_folder
-from mlx_grpc.models.gguf_config import check_family
-from mlx_grpc.models.gguf_header import read_header
-from mlx_grpc.models.importer import IMPORT_VERSION, run_import
+from mlx_grpc.models.gguf.child import IMPORT_VERSION, run_import
+from mlx_grpc.models.gguf.config import check_family
+from mlx_grpc.models.gguf.header import read_header
 from mlx_grpc.models.progress import ProgressReporter, SilentProgress
 from mlx_grpc.models.sources import (
     DefaultModel,

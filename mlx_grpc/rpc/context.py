@@ -9,7 +9,7 @@ from typing import Any
 
 from grpc.aio import ServicerContext
 
-from mlx_grpc.service.plan import Plan
+from mlx_grpc.service.intake.resolved import Plan
 
 log = logging.getLogger(__name__)
 

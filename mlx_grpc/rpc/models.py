@@ -6,8 +6,8 @@ from mlx_grpc.auth.access import Access
 from mlx_grpc.auth.tokens import TokenScope
 from mlx_grpc.errors import InvalidField, WrongScope
 from mlx_grpc.rpc.context import Context, authorization_of
-from mlx_grpc.service.host import ModelHost
-from mlx_grpc.service.model_state import ModelState
+from mlx_grpc.service.hosting.host import ModelHost
+from mlx_grpc.service.hosting.model_state import ModelState
 from mlx_grpc.service.service import Service
 from mlx_grpc.v1 import model_pb2, model_service_pb2_grpc
 from mlx_grpc.v1 import model_service_pb2 as pb

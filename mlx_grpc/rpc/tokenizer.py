@@ -6,9 +6,9 @@ from mlx_grpc.errors import InvalidField
 from mlx_grpc.request import Chat
 from mlx_grpc.rpc import convert
 from mlx_grpc.rpc.context import Context
-from mlx_grpc.service.encode import encode, off_loop, rendered
+from mlx_grpc.service.intake.encode import encode, off_loop, rendered
+from mlx_grpc.service.intake.validate import check_token_ids
 from mlx_grpc.service.service import Service
-from mlx_grpc.service.validate import check_token_ids
 from mlx_grpc.v1 import tokenizer_service_pb2 as pb
 from mlx_grpc.v1 import tokenizer_service_pb2_grpc
 

@@ -19,15 +19,15 @@ from mlx_grpc.errors import (
 from mlx_grpc.observe.stats import RecentError, Stats
 from mlx_grpc.observe.traces import CallSpan, NoTracing, Tracing
 from mlx_grpc.request import Chat, GenerationRequest
-from mlx_grpc.service.catalog import Catalog
-from mlx_grpc.service.defaults import resolve_max_tokens, resolve_sampling
-from mlx_grpc.service.encode import encode_prompt
-from mlx_grpc.service.generation import Generation
-from mlx_grpc.service.host import ModelHost
-from mlx_grpc.service.model_state import RETRY_LOADING_SECONDS
-from mlx_grpc.service.plan import Plan
-from mlx_grpc.service.tokenizer import Tokenizer
-from mlx_grpc.service.validate import validate, validate_for_model
+from mlx_grpc.service.generation.call import Generation
+from mlx_grpc.service.hosting.catalog import Catalog
+from mlx_grpc.service.hosting.host import ModelHost
+from mlx_grpc.service.hosting.model_state import RETRY_LOADING_SECONDS
+from mlx_grpc.service.intake.defaults import resolve_max_tokens, resolve_sampling
+from mlx_grpc.service.intake.encode import encode_prompt
+from mlx_grpc.service.intake.resolved import Plan
+from mlx_grpc.service.intake.tokenizer import Tokenizer
+from mlx_grpc.service.intake.validate import validate, validate_for_model
 
 
 class Service:

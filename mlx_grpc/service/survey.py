@@ -11,8 +11,8 @@ from mlx_grpc import __version__
 from mlx_grpc.observe.process import resident_bytes
 from mlx_grpc.observe.snapshot import ModelStatus, Quantiles, RunningRequest, ServerState, Snapshot
 from mlx_grpc.request import Priority
-from mlx_grpc.service.host import ModelHost
-from mlx_grpc.service.model_state import ModelState
+from mlx_grpc.service.hosting.host import ModelHost
+from mlx_grpc.service.hosting.model_state import ModelState
 from mlx_grpc.service.service import Service
 
 MAX_RUNNING_SHOWN = 200

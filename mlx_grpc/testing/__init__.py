@@ -13,7 +13,7 @@ In any other test, in a thread with an event loop of its own:
 
 Everything but the model is what `mlx-grpc serve` runs: gRPC, validation, queue, scheduler, text. The engine runs in a
 thread, or with `engine="process"` in a child process as in service, where a script can also crash it. What `Script` can
-say is in `mlx_grpc.engine.script`. Settings are those of `mlx-grpc serve`: `run(max_queue=4)`.
+say is in `mlx_grpc.engine.scripted.script`. Settings are those of `mlx-grpc serve`: `run(max_queue=4)`.
 
 Programs in other languages start `python -m mlx_grpc.testing`.
 """
@@ -29,11 +29,13 @@ from typing import Any, Literal
 import msgspec
 
 from mlx_grpc.config import Config
-from mlx_grpc.engine.link import ProcessLink, StartLink, ThreadLink
-from mlx_grpc.engine.script import Fault, Script
+from mlx_grpc.engine.link.interface import StartLink
+from mlx_grpc.engine.link.process import ProcessLink
+from mlx_grpc.engine.link.thread import ThreadLink
+from mlx_grpc.engine.scripted.script import Fault, Script
 from mlx_grpc.server import Server
-from mlx_grpc.service.catalog import Catalog
-from mlx_grpc.service.tokenizer import SCRIPT_PREFIX
+from mlx_grpc.service.hosting.catalog import Catalog
+from mlx_grpc.service.intake.tokenizer import SCRIPT_PREFIX
 
 __all__ = ["Fault", "LocalServer", "Script", "run", "serve"]
 

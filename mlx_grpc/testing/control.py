@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from mlx_grpc.engine.script import Script
+from mlx_grpc.engine.scripted.script import Script
 from mlx_grpc.errors import CancelledByAdmin
 from mlx_grpc.testing import Engine, LocalServer, security, serve
 from mlx_grpc.testing.observed import Observer

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-from mlx_grpc.engine.link import Link, OnLost, OnMessage, ProcessLink, ThreadLink
+from mlx_grpc.engine.link.interface import Link, OnLost, OnMessage
+from mlx_grpc.engine.link.process import ProcessLink
+from mlx_grpc.engine.link.thread import ThreadLink
 from mlx_grpc.engine.messages import Cancel, Load, Loaded, Row, RowFailed, Step, ToWorker
 from mlx_grpc.engine.protocol import Engine, OpenEngine
-from mlx_grpc.engine.worker import open_engine
+from mlx_grpc.engine.worker.open import open_engine
 
 
 class Observer:

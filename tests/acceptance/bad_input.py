@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlx_grpc.v1 import chat_pb2, generation_pb2, model_pb2, model_service_pb2
-from tests.helpers_rpc import Api, Output, Refusal, Request, Sampling, Stop, connected, refused
+from tests.helpers.rpc import Api, Output, Refusal, Request, Sampling, Stop, connected, refused
 
 METHOD = "/mlx_grpc.v1.InferenceService/"
 USER, SYSTEM = chat_pb2.ROLE_USER, chat_pb2.ROLE_SYSTEM

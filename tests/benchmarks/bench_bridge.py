@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from mlx_grpc.client import AsyncClient
 from mlx_grpc.request import Delta
 from mlx_grpc.testing import Script
-from tests.helpers_openai import COMPLETIONS, Bridge, bridge
+from tests.helpers.openai import COMPLETIONS, Bridge, bridge
 
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 

@@ -11,8 +11,8 @@ import argparse
 import asyncio
 import subprocess
 
-from tests.helpers_rpc import connected
-from tests.helpers_serve import script, started
+from tests.helpers.rpc import connected
+from tests.helpers.serve import script, started
 from tests.integration.test_reach_memory import serve_calls
 
 

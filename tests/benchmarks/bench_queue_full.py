@@ -17,8 +17,8 @@ from collections.abc import Sequence
 
 import grpc
 
-from tests.helpers_rpc import Api, Request, Stop, connected, read_all, read_refusal
-from tests.helpers_serve import Serve, script, started
+from tests.helpers.rpc import Api, Request, Stop, connected, read_all, read_refusal
+from tests.helpers.serve import Serve, script, started
 
 
 async def one(api: Api, number: int, tokens: int) -> tuple[str, float]:

@@ -20,7 +20,7 @@ import mlx.core as mx
 from mlx_lm.sample_utils import make_sampler
 
 from mlx_grpc.engine.messages import Row, SamplingParams
-from mlx_grpc.engine.sampler import BatchSampler
+from mlx_grpc.engine.sampling.sampler import BatchSampler
 
 Step = Callable[[], list[mx.array]]
 

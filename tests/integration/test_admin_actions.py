@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from tests.helpers_admin import admin_of, error_of, status_of
-from tests.helpers_rpc import Request, Stop, in_loop, read_all, read_until, refused, serving, stepped, until
+from tests.helpers.admin import admin_of, error_of, status_of
+from tests.helpers.rpc import Request, Stop, in_loop, read_all, read_until, refused, serving, stepped, until
 
 
 @in_loop

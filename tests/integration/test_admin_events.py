@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from mlx_grpc.http import events
-from tests.helpers_admin import admin_of, error_of, event_in
-from tests.helpers_rpc import Request, Stop, in_loop, read_all, serving, stepped
+from mlx_grpc.http.admin import events
+from tests.helpers.admin import admin_of, error_of, event_in
+from tests.helpers.rpc import Request, Stop, in_loop, read_all, serving, stepped
 
 
 @in_loop

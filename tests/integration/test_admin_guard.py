@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.helpers_admin import admin_of, error_of
-from tests.helpers_rpc import in_loop, serving
+from tests.helpers.admin import admin_of, error_of
+from tests.helpers.rpc import in_loop, serving
 
 
 @pytest.mark.parametrize(

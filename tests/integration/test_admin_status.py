@@ -7,10 +7,10 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from mlx_grpc.engine.script import Script
-from tests.helpers_admin import admin_of, error_of, status_of
-from tests.helpers_openai import Bridge
-from tests.helpers_rpc import Request, Sampling, Stop, in_loop, read_all, read_until, refused, serving, stepped
+from mlx_grpc.engine.scripted.script import Script
+from tests.helpers.admin import admin_of, error_of, status_of
+from tests.helpers.openai import Bridge
+from tests.helpers.rpc import Request, Sampling, Stop, in_loop, read_all, read_until, refused, serving, stepped
 
 
 async def metrics_of(admin: Bridge) -> dict[tuple[str, str], float]:

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from mlx_grpc import server as server_module
 from mlx_grpc.config import Config
 from mlx_grpc.observe.traces import NoTracing, Tracing, open_tracing
-from tests.helpers_rpc import Api, Request, Sampling, Stop, in_loop, refused, serving
+from tests.helpers.rpc import Api, Request, Sampling, Stop, in_loop, refused, serving
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE_ID}-b7ad6b7169203331-01"

@@ -19,7 +19,7 @@ from mlx_grpc.check.subject import Subject
 from mlx_grpc.cli.app import main
 from mlx_grpc.client import Client, ModelState
 from mlx_grpc.testing import Fault, LocalServer, Script
-from tests.helpers_client import scripted_server
+from tests.helpers.client import scripted_server
 
 Captured = pytest.CaptureFixture[str]
 SCRIPT = f"script:{msgspec.json.encode(Script()).decode()}"

@@ -14,7 +14,7 @@ import pytest
 from mlx_grpc import __version__, errors
 from mlx_grpc.cli.app import main
 from mlx_grpc.v1 import chat_pb2
-from tests.helpers_client import PATIENCE_SECONDS, Scripted, fails, scripted_server
+from tests.helpers.client import PATIENCE_SECONDS, Scripted, fails, scripted_server
 
 Captured = pytest.CaptureFixture[str]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers_client import PATIENCE_SECONDS, Scripted, answers, delta, never_ends, scripted_server, started
+from tests.helpers.client import PATIENCE_SECONDS, Scripted, answers, delta, never_ends, scripted_server, started
 
 CTRL_C, CTRL_D = "\x03", "\x04"
 

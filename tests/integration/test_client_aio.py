@@ -10,7 +10,7 @@ import pytest
 from mlx_grpc import errors
 from mlx_grpc.client import AsyncClient, HealthStatus
 from mlx_grpc.request import Delta
-from tests.helpers_client import (
+from tests.helpers.client import (
     PATIENCE_SECONDS,
     SENT_WORDS,
     Scripted,

@@ -11,7 +11,7 @@ import pytest
 from mlx_grpc import errors, testing
 from mlx_grpc.cli.app import main
 from mlx_grpc.client import AsyncClient, Client, HealthStatus, ModelState
-from mlx_grpc.engine.script import Script
+from mlx_grpc.engine.scripted.script import Script
 from mlx_grpc.request import Completed, Started
 
 REPLIES = {"ping": "pong and more"}

@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2
 from mlx_grpc import errors
 from mlx_grpc.client import Cancelled, Client, HealthStatus, ModelState
 from mlx_grpc.request import Completed, Delta, FinishReason, Started
-from tests.helpers_client import (
+from tests.helpers.client import (
     PATIENCE_SECONDS,
     SENT_WORDS,
     Scripted,

@@ -15,7 +15,7 @@ from mlx_grpc import testing
 from mlx_grpc.client import Client
 from mlx_grpc.errors import MlxGrpcError
 from mlx_grpc.testing import LocalServer, Script
-from tests.helpers_browser import browser, waiting
+from tests.helpers.browser import browser, waiting
 
 SLOW = Script(step_seconds=0.02)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_grpc.models.blas import load_openblas, usable_cpus
+from mlx_grpc.engine.accel.cpu.blas import load_openblas, usable_cpus
 
 PRODUCT = """
 import sys

@@ -15,7 +15,7 @@ from mlx_grpc.models.cache import models_dir
 from mlx_grpc.models.fetch import LocalModel, resolve
 from mlx_grpc.models.progress import SilentProgress
 from mlx_grpc.models.sources import GgufFile, ModelSourceError, NamedSource
-from tests.helpers_gguf import Floats, gguf_tensors, small_gguf, small_metadata, small_weights, write_gguf
+from tests.helpers.gguf import Floats, gguf_tensors, small_gguf, small_metadata, small_weights, write_gguf
 
 Q = "blk.0.attn_q.weight"
 TRY_IT = """

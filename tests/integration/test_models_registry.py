@@ -10,7 +10,7 @@ from mlx_grpc.models.cache import models_dir
 from mlx_grpc.models.fetch import resolve
 from mlx_grpc.models.registry import list_models, remove
 from mlx_grpc.models.sources import GgufFile, HubModel, ModelSourceError, NamedSource
-from tests.helpers_gguf import small_gguf
+from tests.helpers.gguf import small_gguf
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

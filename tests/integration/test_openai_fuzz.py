@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from mlx_grpc.http.openapi import describe
+from mlx_grpc.http.openai.description import describe
 from mlx_grpc.testing import Script
-from tests.helpers_openai import CHAT, COMPLETIONS, Answer, Bridge, bridge, chat
+from tests.helpers.openai import CHAT, COMPLETIONS, Answer, Bridge, bridge, chat
 
 DESCRIPTION = describe()
 SCHEMAS = DESCRIPTION["components"]["schemas"]

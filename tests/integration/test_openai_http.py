@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from mlx_grpc.http import openai_calls
+from mlx_grpc.http.openai import calls as openai_calls
 from mlx_grpc.request import Priority
 from mlx_grpc.testing import Fault, Script
-from tests.helpers_gate import accepted, freed, gated, until
-from tests.helpers_openai import CHAT, COMPLETIONS, Bridge, bridge, chat
+from tests.helpers.gate import accepted, freed, gated, until
+from tests.helpers.openai import CHAT, COMPLETIONS, Bridge, bridge, chat
 
 PING = Script(replies={"ping\nassistant\n": "pöng \u2028!", "ping": "pong"})
 

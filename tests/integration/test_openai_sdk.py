@@ -11,8 +11,8 @@ import openai
 import pytest
 
 from mlx_grpc.testing import Script
-from tests.helpers_gate import accepted, freed, gated, until
-from tests.helpers_openai import PATIENCE_SECONDS, Bridge, bridge
+from tests.helpers.gate import accepted, freed, gated, until
+from tests.helpers.openai import PATIENCE_SECONDS, Bridge, bridge
 
 PING = Script(replies={"ping\nassistant\n": "pong!"})
 MODEL = "scripted"

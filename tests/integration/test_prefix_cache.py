@@ -13,8 +13,8 @@ import mlx.core as mx
 import pytest
 
 from mlx_grpc.engine.messages import Cancel, Row, Step, Submit
-from tests.helpers_llama import VOCAB_SIZE, make_llama
-from tests.helpers_worker import ThreadWorker, load, next_step, row, started, steps_until_idle, tokens_by_row
+from tests.helpers.llama import VOCAB_SIZE, make_llama
+from tests.helpers.worker import ThreadWorker, load, next_step, row, started, steps_until_idle, tokens_by_row
 
 MEBIBYTE = 1 << 20
 OTHER_CACHES: dict[str, dict[str, Any]] = {

@@ -8,7 +8,7 @@ import tracemalloc
 
 import pytest
 
-from tests.helpers_rpc import Api, Request, Stop, in_loop, read_all, read_until, serving
+from tests.helpers.rpc import Api, Request, Stop, in_loop, read_all, read_until, serving
 
 AT_ONCE = 16
 GROWTH_BYTES_PER_CALL = 256

@@ -7,8 +7,8 @@ from collections import Counter
 
 import grpc
 
-from mlx_grpc.engine.script import Script
-from tests.helpers_rpc import Api, Request, Stop, in_loop, read_all, read_refusal, serving, stepped, until
+from mlx_grpc.engine.scripted.script import Script
+from tests.helpers.rpc import Api, Request, Stop, in_loop, read_all, read_refusal, serving, stepped, until
 
 CALLS = 200
 TOKENS = 8

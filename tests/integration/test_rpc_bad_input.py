@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mlx_grpc.engine.script import Script
+from mlx_grpc.engine.scripted.script import Script
 from tests.acceptance.bad_input import CASES, RAISING_TEMPLATE, Case, model_of
-from tests.helpers_rpc import Request, Sampling, Stop, in_loop, read_all, read_until, refused, serving, text_of, until
+from tests.helpers.rpc import Request, Sampling, Stop, in_loop, read_all, read_until, refused, serving, text_of, until
 
 STREAMS = 16
 GOOD = [

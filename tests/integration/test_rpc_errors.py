@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlx_grpc.engine.script import Fault, Script
+from mlx_grpc.engine.scripted.script import Fault, Script
 from mlx_grpc.service.service import Service
 from mlx_grpc.v1 import server_service_pb2, tokenizer_service_pb2
-from tests.helpers_rpc import Request, Sampling, Stop, in_loop, read_all, refused, serving, stepped, text_of
+from tests.helpers.rpc import Request, Sampling, Stop, in_loop, read_all, refused, serving, stepped, text_of
 
 SECRET = "my bank account"
 

@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from mlx_grpc.engine import script
-from mlx_grpc.engine.script import Script
+from mlx_grpc.engine.scripted import script
+from mlx_grpc.engine.scripted.script import Script
 from mlx_grpc.v1 import chat_pb2, generation_pb2
-from tests.helpers_rpc import Output, Request, Sampling, Stop, in_loop, kinds, read_all, serving, text_of
+from tests.helpers.rpc import Output, Request, Sampling, Stop, in_loop, kinds, read_all, serving, text_of
 
 REPLIES = {"ping": "pong", "wide": "Größe 東京 🙂!", "user\nhi\nassistant\n": "hello"}
 STOPPED = generation_pb2.FINISH_REASON_STOP

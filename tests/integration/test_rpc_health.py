@@ -12,12 +12,12 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from mlx_grpc import __version__
 from mlx_grpc.config import Config
-from mlx_grpc.engine.link import ThreadLink
+from mlx_grpc.engine.link.thread import ThreadLink
 from mlx_grpc.rpc.context import Context
 from mlx_grpc.rpc.health import HealthServicer
 from mlx_grpc.server import Server
 from mlx_grpc.v1 import server_pb2, server_service_pb2
-from tests.helpers_rpc import Request, Stop, connected, in_loop, read_until, refused, serving, stepped
+from tests.helpers.rpc import Request, Stop, connected, in_loop, read_until, refused, serving, stepped
 
 INFERENCE = "mlx_grpc.v1.InferenceService"
 SERVING = health_pb2.HealthCheckResponse.SERVING

@@ -11,12 +11,12 @@ import contextlib
 import grpc
 import pytest
 
-from mlx_grpc.engine.script import Script
+from mlx_grpc.engine.scripted.script import Script
 from mlx_grpc.errors import DeadlinePassed
 from mlx_grpc.request import GenerationRequest
-from mlx_grpc.service.generation import Generation
-from tests.helpers_rpc import Request, Stop, connected, in_loop, read_all, read_until, stepped, text_of, until
-from tests.helpers_wire import wired
+from mlx_grpc.service.generation.call import Generation
+from tests.helpers.rpc import Request, Stop, connected, in_loop, read_all, read_until, stepped, text_of, until
+from tests.helpers.wire import wired
 
 LONG = Request(prompt="a" * 12, stop=Stop(max_tokens=4000))
 SHORT = Request(prompt="first", stop=Stop(max_tokens=3))

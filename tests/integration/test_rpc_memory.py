@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mlx_grpc.engine.script import Script
+from mlx_grpc.engine.scripted.script import Script
 from mlx_grpc.v1 import model_service_pb2
-from tests.helpers_llama import make_llama
-from tests.helpers_rpc import Request, Stop, in_loop, read_all, read_until, serving, stepped, until
+from tests.helpers.llama import make_llama
+from tests.helpers.rpc import Request, Stop, in_loop, read_all, read_until, serving, stepped, until
 
 MEBIBYTE = 1 << 20
 ROW_TOKENS = 100

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from mlx_grpc.engine.script import Script
+from mlx_grpc.engine.scripted.script import Script
 from mlx_grpc.server import Server
 from mlx_grpc.v1 import model_pb2, model_service_pb2
-from tests.helpers_rpc import Api, Request, Stop, connected, in_loop, read_all, read_until, refused, serving, stepped
+from tests.helpers.rpc import Api, Request, Stop, connected, in_loop, read_all, read_until, refused, serving, stepped
 
 READY, LOADING = model_pb2.MODEL_STATE_READY, model_pb2.MODEL_STATE_LOADING
 UNLOADED, UNLOADING = model_pb2.MODEL_STATE_UNLOADED, model_pb2.MODEL_STATE_UNLOADING
@@ -148,7 +148,7 @@ async def test_unloading_what_is_not_loaded_changes_nothing() -> None:
 async def _starting(script: str) -> Server:
     """A server that listens while its model still loads."""
     from mlx_grpc.config import Config
-    from mlx_grpc.engine.link import ThreadLink
+    from mlx_grpc.engine.link.thread import ThreadLink
 
     server = Server(Config(model=(f"scripted={script}",), grpc_port=0, http_port=0, admin_port=0), ThreadLink)
     await server.start()

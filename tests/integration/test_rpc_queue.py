@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from mlx_grpc.engine.script import Script
-from tests.helpers_rpc import Request, Stop, in_loop, kinds, read_all, read_until, refused, serving, stepped
+from mlx_grpc.engine.scripted.script import Script
+from tests.helpers.rpc import Request, Stop, in_loop, kinds, read_all, read_until, refused, serving, stepped
 
 FEW = Stop(max_tokens=2)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from mlx_grpc.engine.script import Script
-from tests.helpers_rpc import Request, Sampling, Stop, in_loop, serving, stepped
+from mlx_grpc.engine.scripted.script import Script
+from tests.helpers.rpc import Request, Sampling, Stop, in_loop, serving, stepped
 
 
 def words(prompt: str, seed: int | None = None) -> Request:

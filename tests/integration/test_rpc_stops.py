@@ -5,21 +5,10 @@ from __future__ import annotations
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from mlx_grpc.engine import script
-from mlx_grpc.engine.script import Script
+from mlx_grpc.engine.scripted import script
+from mlx_grpc.engine.scripted.script import Script
 from mlx_grpc.v1 import generation_pb2
-from tests.helpers_rpc import (
-    Output,
-    Request,
-    Stop,
-    in_loop,
-    kinds,
-    read_all,
-    read_until,
-    serving,
-    stepped,
-    text_of,
-)
+from tests.helpers.rpc import Output, Request, Stop, in_loop, kinds, read_all, read_until, serving, stepped, text_of
 
 REPLIES = {"count": "one two three four", "ping": "pong"}
 STOP_SEQUENCE = generation_pb2.FINISH_REASON_STOP_SEQUENCE

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mlx_grpc.engine.script import Script
+from mlx_grpc.engine.scripted.script import Script
 from mlx_grpc.v1 import chat_pb2, tokenizer_service_pb2
-from tests.helpers_rpc import Request, in_loop, refused, serving
+from tests.helpers.rpc import Request, in_loop, refused, serving
 
 CHAT = chat_pb2.Chat(
     messages=[chat_pb2.Message(role=chat_pb2.ROLE_USER, content=[chat_pb2.ContentPart(text="hi there")])]

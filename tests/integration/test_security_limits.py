@@ -14,8 +14,8 @@ from grpc_health.v1 import health_pb2
 from mlx_grpc import testing
 from mlx_grpc.http import runner
 from mlx_grpc.rpc import listener
-from tests.helpers_auth import http_call
-from tests.helpers_rpc import Request, connected, in_loop, refused, serving
+from tests.helpers.auth import http_call
+from tests.helpers.rpc import Request, connected, in_loop, refused, serving
 
 STREAMS = listener.MAX_STREAMS_PER_CONNECTION
 # HTTP/2 by hand, since grpc's client keeps to the server's limits by itself.

@@ -18,8 +18,8 @@ from websockets.sync.client import connect
 from mlx_grpc.client import Client
 from mlx_grpc.errors import MlxGrpcError
 from mlx_grpc.request import Chat, Message
-from tests.helpers_auth import TokenFolder, bearer, http_call
-from tests.helpers_serve import Serve, started
+from tests.helpers.auth import TokenFolder, bearer, http_call
+from tests.helpers.serve import Serve, started
 
 CANARY = "kanarienvogel"
 """In all that is a caller's own. The log must not hold it in any spelling."""

@@ -11,12 +11,12 @@ import pytest
 from mlx_grpc import testing
 from mlx_grpc.errors import InvalidField
 from mlx_grpc.models.sources import HubModel, ModelSourceError, NamedSource
-from mlx_grpc.service import sources
-from mlx_grpc.service.tokenizer import load_tokenizer
+from mlx_grpc.service.hosting import sources
+from mlx_grpc.service.intake.tokenizer import load_tokenizer
 from mlx_grpc.v1 import model_service_pb2
-from tests.helpers_auth import http_call
-from tests.helpers_llama import make_llama
-from tests.helpers_rpc import Request, in_loop, refused, serving
+from tests.helpers.auth import http_call
+from tests.helpers.llama import make_llama
+from tests.helpers.rpc import Request, in_loop, refused, serving
 
 EVIL = """
 import pathlib

@@ -9,7 +9,7 @@ import pytest
 
 from mlx_grpc import testing
 from mlx_grpc.v1 import chat_pb2
-from tests.helpers_rpc import Request, Sampling, Stop, connected, in_loop
+from tests.helpers.rpc import Request, Sampling, Stop, connected, in_loop
 
 pytestmark = [pytest.mark.default_model, pytest.mark.timeout(420)]
 SEEDED = Request(prompt="Once upon a time", sampling=Sampling(temperature=1.0, seed=11), stop=Stop(max_tokens=16))

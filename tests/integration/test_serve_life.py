@@ -12,8 +12,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 
-from tests.helpers_rpc import Api, Request, Stop, connected, in_loop, read_all, read_until, refused
-from tests.helpers_serve import Serve, engines_of, lives, script, started
+from tests.helpers.rpc import Api, Request, Stop, connected, in_loop, read_all, read_until, refused
+from tests.helpers.serve import Serve, engines_of, lives, script, started
 
 STREAMS = 4
 SLOW = script(step_seconds=0.02)

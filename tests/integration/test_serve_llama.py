@@ -10,8 +10,8 @@ import pytest
 
 from mlx_grpc import testing
 from mlx_grpc.v1 import chat_pb2, generation_pb2, model_pb2, model_service_pb2, tokenizer_service_pb2
-from tests.helpers_llama import CONTEXT_LENGTH, VOCAB_SIZE, make_llama
-from tests.helpers_rpc import Output, Request, Sampling, Stop, connected, in_loop, kinds, read_all, refused, text_of
+from tests.helpers.llama import CONTEXT_LENGTH, VOCAB_SIZE, make_llama
+from tests.helpers.rpc import Output, Request, Sampling, Stop, connected, in_loop, kinds, read_all, refused, text_of
 
 SEEDED = Request(
     prompt="The capital of France",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from tests.helpers_gguf import small_gguf
-from tests.helpers_serve import script, started
+from tests.helpers.gguf import small_gguf
+from tests.helpers.serve import script, started
 
 
 def refuse(*arguments: str, largest_file_bytes: int | None = None) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from mlx_grpc import testing
 from mlx_grpc.errors import Unavailable
-from tests.helpers_auth import Authority, TlsFolder, client_of, trusting
+from tests.helpers.auth import Authority, TlsFolder, client_of, trusting
 
 SCRIPT = testing.Script(replies={"ping": "pong"})
 

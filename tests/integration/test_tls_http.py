@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlx_grpc import testing
-from tests.helpers_auth import Answer, Authority, Identity, TlsFolder, http_call, trusting
+from tests.helpers.auth import Answer, Authority, Identity, TlsFolder, http_call, trusting
 
 REFUSED = (ssl.SSLError, ConnectionError, http.client.BadStatusLine)
 PORTS = {"http": "/v1/models", "admin": "/admin/status"}

@@ -18,8 +18,8 @@ from mlx_grpc.v1 import (
     server_service_pb2,
     tokenizer_service_pb2,
 )
-from tests.helpers_auth import TokenFolder
-from tests.helpers_rpc import Api, Request, connected, in_loop, read_all, refused, serving, text_of
+from tests.helpers.auth import TokenFolder
+from tests.helpers.rpc import Api, Request, connected, in_loop, read_all, refused, serving, text_of
 
 SCRIPT = testing.Script(replies={"ping": "pong"})
 MODULES = (inference_service_pb2, model_service_pb2, server_service_pb2, tokenizer_service_pb2)

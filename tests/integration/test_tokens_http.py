@@ -16,10 +16,10 @@ from websockets.exceptions import InvalidStatus
 
 from mlx_grpc import testing
 from mlx_grpc.auth.access import OPEN
-from mlx_grpc.http.admin import make_admin_app
-from mlx_grpc.http.openai import openai_app
+from mlx_grpc.http.admin.app import make_admin_app
+from mlx_grpc.http.openai.app import openai_app
 from mlx_grpc.server import Server
-from tests.helpers_auth import ADDRESS, Answer, TokenFolder, bearer, http_call
+from tests.helpers.auth import ADDRESS, Answer, TokenFolder, bearer, http_call
 
 SCRIPT = testing.Script(replies={"ping": "pong"})
 CHAT = {"messages": [{"role": "user", "content": "ping"}]}

@@ -12,8 +12,8 @@ import pytest
 
 from mlx_grpc import testing
 from mlx_grpc.cli.app import main
-from tests.helpers_auth import Authority, TlsFolder, TokenFolder
-from tests.helpers_serve import script, started
+from tests.helpers.auth import Authority, TlsFolder, TokenFolder
+from tests.helpers.serve import script, started
 
 SCRIPT = testing.Script(replies={"ping": "pong"})
 

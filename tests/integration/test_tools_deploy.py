@@ -20,7 +20,7 @@ from mlx_grpc.client import Client, HealthStatus
 from mlx_grpc.client.channel import service_config
 from mlx_grpc.config import Config
 from tests.conformance.helper_program import helper_program
-from tests.helpers_tools import ROOT
+from tests.helpers.tools import ROOT
 
 CALLS = 20
 PORT = Config.model_fields["grpc_port"].default

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from mlx_grpc import testing
-from tests.helpers_tools import PATIENCE_SECONDS, ROOT, run_tool, tool
+from tests.helpers.tools import PATIENCE_SECONDS, ROOT, run_tool, tool
 
 TARGET = "localhost:50051"
 TOOLS = ("grpcurl", "grpc-health-probe", "ghz")

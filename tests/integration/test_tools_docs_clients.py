@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.helper_program import helper_program
-from tests.helpers_tools import ROOT
+from tests.helpers.tools import ROOT
 
 PAGES = ROOT / "docs/clients"
 CLIENTS = ROOT / "clients"

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from mlx_grpc import testing
-from tests.helpers_tools import run_tool, tool
+from tests.helpers.tools import run_tool, tool
 
 
 @pytest.mark.parametrize("method", ["Generate", "StreamGenerate"])

@@ -10,7 +10,7 @@ import pytest
 
 from mlx_grpc import testing
 from tests.conformance.helper_program import helper_program
-from tests.helpers_tools import json_values, run_tool, tool
+from tests.helpers.tools import json_values, run_tool, tool
 
 SCRIPT = testing.Script(replies={"Say hello.": "Hello, world!", "hi\nassistant\n": "Hello!"})
 INFERENCE = "mlx_grpc.v1.InferenceService"

@@ -9,7 +9,7 @@ import pytest
 
 from mlx_grpc import testing
 from tests.conformance.helper_program import helper_program
-from tests.helpers_tools import run_tool, tool
+from tests.helpers.tools import run_tool, tool
 
 NO_CONNECTION, NO_ANSWER, NOT_SERVING = 2, 3, 4
 SERVICES = ("", "mlx_grpc.v1.InferenceService", "models/scripted")

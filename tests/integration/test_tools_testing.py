@@ -12,7 +12,7 @@ import pytest
 
 from mlx_grpc.client import Client
 from tests.conformance.helper_program import CommandRefused, helper_program
-from tests.helpers_tools import PATIENCE_SECONDS, ROOT
+from tests.helpers.tools import PATIENCE_SECONDS, ROOT
 
 COMMAND = (sys.executable, "-m", "mlx_grpc.testing")
 

@@ -14,10 +14,10 @@ from starlette.types import Message
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
-from mlx_grpc.http.websocket import MAX_WAITING_QUESTIONS, Sockets
+from mlx_grpc.http.websocket.conversation import MAX_WAITING_QUESTIONS, Sockets
 from mlx_grpc.testing import Fault, Script
-from tests.helpers_gate import freed, gated, until
-from tests.helpers_openai import PATIENCE_SECONDS, Bridge, bridge
+from tests.helpers.gate import freed, gated, until
+from tests.helpers.openai import PATIENCE_SECONDS, Bridge, bridge
 
 SCRIPT = Script(replies={f"{name}\nassistant\n": reply for name, reply in {"ping": "pong!", "a": "b"}.items()})
 

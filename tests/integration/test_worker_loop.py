@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from mlx_grpc.engine.fake import ScriptedEngine, open_scripted
 from mlx_grpc.engine.messages import Cancel, Close, LoadFailed, RowFailed, RowPrefill, Submit, ToWorker
 from mlx_grpc.engine.messages import Load as LoadMessage
-from mlx_grpc.engine.script import EOS_ID, Fault, Script, token_bytes
-from mlx_grpc.engine.worker import run
-from tests.helpers_worker import (
+from mlx_grpc.engine.scripted.engine import ScriptedEngine, open_scripted
+from mlx_grpc.engine.scripted.script import EOS_ID, Fault, Script, token_bytes
+from mlx_grpc.engine.worker.loop import run
+from tests.helpers.worker import (
     ChildWorker,
     ThreadWorker,
     generate,
@@ -224,7 +224,7 @@ def test_an_error_of_a_whole_step_ends_the_loop() -> None:
 
 def test_an_engine_without_work_rests_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a while without rows it is told so, once until the next request."""
-    monkeypatch.setattr("mlx_grpc.engine.worker.REST_SECONDS", 0.01)
+    monkeypatch.setattr("mlx_grpc.engine.worker.loop.REST_SECONDS", 0.01)
     inbox: queue.SimpleQueue[ToWorker] = queue.SimpleQueue()
     rests = 0
 

@@ -13,8 +13,8 @@ from mlx_lm.generate import generate_step
 from mlx_lm.utils import load_model
 
 from mlx_grpc.engine.messages import Cancel, Loaded, Row, RowPrefill, Submit
-from tests.helpers_llama import CONTEXT_LENGTH, VOCAB_SIZE, make_llama
-from tests.helpers_worker import (
+from tests.helpers.llama import CONTEXT_LENGTH, VOCAB_SIZE, make_llama
+from tests.helpers.worker import (
     ChildWorker,
     ThreadWorker,
     generate,

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from mlx_grpc.engine.messages import FRAME_HEADER_BYTES, Submit
-from mlx_grpc.engine.script import Fault, Script
-from tests.helpers_worker import PATIENCE_SECONDS, ChildWorker, generate, load, next_step, row, started
+from mlx_grpc.engine.scripted.script import Fault, Script
+from tests.helpers.worker import PATIENCE_SECONDS, ChildWorker, generate, load, next_step, row, started
 
 # Starts a worker as a server does, hangs it in a step, tells the worker's pid, and waits to be killed.
 PARENT = """
@@ -61,7 +61,7 @@ def test_it_ends_cleanly_when_its_inbox_closes(worker: ChildWorker) -> None:
 def test_it_does_not_import_mlx_for_a_script() -> None:
     """The scripted model needs neither MLX nor mlx_lm."""
     code = (
-        "import sys, mlx_grpc.engine.worker as w, mlx_grpc.engine.messages as m;"
+        "import sys, mlx_grpc.engine.worker.loop as w, mlx_grpc.engine.messages as m;"
         "w.open_engine(m.Load('script:', 1));"
         "sys.exit(any(name.partition('.')[0] in ('mlx', 'mlx_lm') for name in sys.modules))"
     )

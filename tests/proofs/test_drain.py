@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from grpc_health.v1 import health_pb2
 
-from tests.helpers_proofs import Served, comes_true, crowd, outcome, proof, served, tell
-from tests.helpers_rpc import Api, Refusal, connected, read_all, read_until, refused
+from tests.helpers.proofs.servers import Served, comes_true, crowd, outcome, proof, served, tell
+from tests.helpers.rpc import Api, Refusal, connected, read_all, read_until, refused
 
 pytestmark = pytest.mark.prove
 

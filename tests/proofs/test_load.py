@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mlx_grpc.observe.process import resident_bytes
-from tests.helpers_proofs import Served, outcome, proof, served, settled, tell
-from tests.helpers_rpc import Api, Refusal, Request, Stop, connected
+from tests.helpers.proofs.servers import Served, outcome, proof, served, settled, tell
+from tests.helpers.rpc import Api, Refusal, Request, Stop, connected
 
 pytestmark = pytest.mark.prove
 

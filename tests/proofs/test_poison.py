@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from mlx_grpc import testing
-from mlx_grpc.engine.script import Fault, Script
-from tests.helpers_proofs import all_in, crowd, outcome, proof, tell, texts
-from tests.helpers_rpc import Refusal, connected
+from mlx_grpc.engine.scripted.script import Fault, Script
+from tests.helpers.proofs.servers import all_in, crowd, outcome, proof, tell, texts
+from tests.helpers.rpc import Refusal, connected
 
 pytestmark = pytest.mark.prove
 

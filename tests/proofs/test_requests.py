@@ -13,10 +13,10 @@ import pytest
 
 from mlx_grpc import errors, testing
 from mlx_grpc.v1 import generation_pb2, tokenizer_service_pb2
-from tests.helpers_llama import make_llama
-from tests.helpers_proofs import empty, proof, tell
-from tests.helpers_proofs_requests import RequestMaker
-from tests.helpers_rpc import connected, read_refusal
+from tests.helpers.llama import make_llama
+from tests.helpers.proofs.requests import RequestMaker
+from tests.helpers.proofs.servers import empty, proof, tell
+from tests.helpers.rpc import connected, read_refusal
 
 pytestmark = pytest.mark.prove
 

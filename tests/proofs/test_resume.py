@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from mlx_grpc import testing
-from mlx_grpc.engine.script import Script
-from mlx_grpc.service.model_state import ModelState
-from tests.helpers_llama import TEXT, make_llama
-from tests.helpers_proofs import Killer, Served, comes_true, crowd, proof, served, tell, texts
-from tests.helpers_rpc import Api, Request, connected, read_all, text_of, until
+from mlx_grpc.engine.scripted.script import Script
+from mlx_grpc.service.hosting.model_state import ModelState
+from tests.helpers.llama import TEXT, make_llama
+from tests.helpers.proofs.servers import Killer, Served, comes_true, crowd, proof, served, tell, texts
+from tests.helpers.rpc import Api, Request, connected, read_all, text_of, until
 
 pytestmark = pytest.mark.prove
 

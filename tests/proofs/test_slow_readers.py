@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from mlx_grpc import testing
-from mlx_grpc.engine.script import Script
-from mlx_grpc.service.generation import MAX_UNREAD_TOKENS
-from tests.helpers_proofs import crowd, empty, outcome, proof, tell
-from tests.helpers_rpc import Api, Output, Refusal, Request, StreamEvent, connected, read_until, until
+from mlx_grpc.engine.scripted.script import Script
+from mlx_grpc.service.generation.call import MAX_UNREAD_TOKENS
+from tests.helpers.proofs.servers import crowd, empty, outcome, proof, tell
+from tests.helpers.rpc import Api, Output, Refusal, Request, StreamEvent, connected, read_until, until
 
 pytestmark = pytest.mark.prove
 

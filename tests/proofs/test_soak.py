@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers_proofs import tell
+from tests.helpers.proofs.servers import tell
 from tools.soak import MODEL, Soak, draw
 
 pytestmark = pytest.mark.prove

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from mlx_grpc import testing
-from mlx_grpc.engine.script import Fault, Script
-from tests.helpers_proofs import all_in, crowd, outcome, proof, ready, tell, texts
-from tests.helpers_rpc import StreamEvent, connected, read_all, read_until, text_of
+from mlx_grpc.engine.scripted.script import Fault, Script
+from tests.helpers.proofs.servers import all_in, crowd, outcome, proof, ready, tell, texts
+from tests.helpers.rpc import StreamEvent, connected, read_all, read_until, text_of
 
 pytestmark = pytest.mark.prove
 

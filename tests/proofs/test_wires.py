@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers_proofs import Served, comes_true, crowd, outcome, proof, served, settled, tell
-from tests.helpers_proofs_proxy import Proxy, proxied
-from tests.helpers_rpc import Refusal, connected, read_until
+from tests.helpers.proofs.proxy import Proxy, proxied
+from tests.helpers.proofs.servers import Served, comes_true, crowd, outcome, proof, served, settled, tell
+from tests.helpers.rpc import Refusal, connected, read_until
 
 pytestmark = pytest.mark.prove
 

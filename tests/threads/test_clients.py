@@ -12,8 +12,8 @@ import pytest
 
 from mlx_grpc import testing
 from mlx_grpc.client import AsyncClient, Client
-from mlx_grpc.client.results import Generation
-from mlx_grpc.engine.script import Script
+from mlx_grpc.client.results.data import Generation
+from mlx_grpc.engine.scripted.script import Script
 from mlx_grpc.errors import MlxGrpcError
 from mlx_grpc.request import Completed
 

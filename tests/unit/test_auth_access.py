@@ -10,7 +10,7 @@ import pytest
 from mlx_grpc.auth.access import OPEN, Access
 from mlx_grpc.auth.tokens import TokenScope, token_file
 from mlx_grpc.errors import NoToken, WrongScope
-from tests.helpers_auth import TokenFolder
+from tests.helpers.auth import TokenFolder
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from mlx_grpc.auth.failure import AuthError
 from mlx_grpc.auth.tls import MAX_PEM_BYTES, Tls
-from tests.helpers_auth import Authority, TlsFolder
+from tests.helpers.auth import Authority, TlsFolder
 
 
 def encrypted(key: bytes) -> bytes:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import compare_report
-from tests.benchmarks.compare_rounds import Clock, Line, alternate
-from tests.benchmarks.compare_sides import INCUMBENT, OURS, RAW
+from tests.benchmarks.compare import report as compare_report
+from tests.benchmarks.compare.rounds import Clock, Line, alternate
+from tests.benchmarks.compare.sides import INCUMBENT, OURS, RAW
 
 
 def line() -> Line:

@@ -12,11 +12,11 @@ from transformers import PreTrainedTokenizerBase
 
 from mlx_grpc.errors import InvalidField, UnsupportedField
 from mlx_grpc.request import Chat, Message
-from mlx_grpc.service import chat as module
-from mlx_grpc.service.chat import render_chat
-from mlx_grpc.service.encode import encode
-from mlx_grpc.service.tokenizer import ScriptedTokenizer, Tokenizer, load_tokenizer
-from tests.helpers_tokenizer import TEMPLATE, byte_level, make_folder, sentencepiece
+from mlx_grpc.service.intake import chat as module
+from mlx_grpc.service.intake.chat import render_chat
+from mlx_grpc.service.intake.encode import encode
+from mlx_grpc.service.intake.tokenizer import ScriptedTokenizer, Tokenizer, load_tokenizer
+from tests.helpers.tokenizer import TEMPLATE, byte_level, make_folder, sentencepiece
 
 SCRIPTED = ScriptedTokenizer()
 HI = Message("user", "hi")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from mlx_grpc.client.events import Gatherer, event
-from mlx_grpc.client.responses import generation, model
-from mlx_grpc.client.results import ModelState
+from mlx_grpc.client.results.data import ModelState
+from mlx_grpc.client.results.events import Gatherer, event
+from mlx_grpc.client.results.responses import generation, model
 from mlx_grpc.errors import MlxGrpcError
 from mlx_grpc.request import (
     Completed,

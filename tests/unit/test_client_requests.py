@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_grpc.client.chats import chat_message
-from mlx_grpc.client.options import GenerateOptions, MessageLike
-from mlx_grpc.client.requests import generate_request
+from mlx_grpc.client.requests.build import generate_request
+from mlx_grpc.client.requests.chats import chat_message
+from mlx_grpc.client.requests.options import GenerateOptions, MessageLike
 from mlx_grpc.errors import InvalidField
 from mlx_grpc.request import Chat, Message, Priority
 from mlx_grpc.v1 import chat_pb2, generation_pb2

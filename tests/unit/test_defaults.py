@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 
 from mlx_grpc.errors import InvalidField, PromptTooLong
 from mlx_grpc.request import Sampling, Stop
-from mlx_grpc.service.defaults import SamplingDefaults, read_sampling_defaults, resolve_max_tokens, resolve_sampling
+from mlx_grpc.service.intake.defaults import (
+    SamplingDefaults,
+    read_sampling_defaults,
+    resolve_max_tokens,
+    resolve_sampling,
+)
 
 NEUTRAL = SamplingDefaults()
 

@@ -16,11 +16,11 @@ from mlx_lm.models.base import create_causal_mask
 from mlx_lm.models.cache import BatchKVCache
 from mlx_lm.utils import load_model
 
-from mlx_grpc.engine import cpu_attention
-from mlx_grpc.engine.cpu_attention import CpuAttention, use_own_attention
-from mlx_grpc.engine.kv_cache import RowsKVCache, known_on_host
-from mlx_grpc.models.attention import Attention, load_attention
-from tests.helpers_llama import VOCAB_SIZE, make_llama
+from mlx_grpc.engine.accel.cpu import attention as cpu_attention
+from mlx_grpc.engine.accel.cpu.attention import CpuAttention, use_own_attention
+from mlx_grpc.engine.accel.cpu.attention_kernel import Attention, load_attention
+from mlx_grpc.engine.batch.row_caches import RowsKVCache, known_on_host
+from tests.helpers.llama import VOCAB_SIZE, make_llama
 
 NAME = "scaled_dot_product_attention"
 CLOSE = 3e-6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import pytest
 
-from mlx_grpc.engine import cuda_attention
+from mlx_grpc.engine.accel.cuda import attention as cuda_attention
 from tests.unit.test_engine_fused_llama import ON_CUDA, plain_attention
 
 pytestmark = pytest.mark.skipif(not ON_CUDA, reason="needs MLX's CUDA build and an NVIDIA GPU")

@@ -11,8 +11,9 @@ from mlx.nn.layers.quantized import quantize
 from mlx_lm.models import llama
 from mlx_lm.models.cache import BatchKVCache
 
-from mlx_grpc.engine import cuda_attention, fused_llama
-from mlx_grpc.engine.kv_cache import known_on_host
+from mlx_grpc.engine.accel.cuda import attention as cuda_attention
+from mlx_grpc.engine.accel.cuda import fused_llama
+from mlx_grpc.engine.batch.row_caches import known_on_host
 
 ON_CUDA = mx.cuda.is_available() and mx.default_device().type == mx.DeviceType.gpu
 CLOSE = 2e-2 if ON_CUDA else 1e-4

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx_lm.models.cache import BatchKVCache
 
-from mlx_grpc.engine.kv_cache import RowsKVCache, known_on_host, row_of
+from mlx_grpc.engine.batch.row_caches import RowsKVCache, known_on_host, row_of
 
 LAYERS = 2
 HEADS = 2

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_grpc.engine.pace import MIN_TOKENS, PrefillPace
+from mlx_grpc.engine.batch.pace import MIN_TOKENS, PrefillPace
 
 TARGET_SECONDS = 0.1
 

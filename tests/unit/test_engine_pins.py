@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from mlx_grpc.engine import batch
+from mlx_grpc.engine.batch import generator as batch
 
 
 def test_mlx_lm_is_the_version_that_batch_was_written_for() -> None:

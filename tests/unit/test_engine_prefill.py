@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_grpc.engine.prefill import chunk_tokens, rows_to_admit, tokens_for_scores
+from mlx_grpc.engine.batch.prefill import chunk_tokens, rows_to_admit, tokens_for_scores
 
 lengths = st.lists(st.integers(0, 5000), max_size=40)
 remaining = st.lists(st.integers(1, 5000), min_size=1, max_size=40)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_grpc.engine.script import (
+from mlx_grpc.engine.scripted.script import (
     EOS_ID,
     START_ID,
     VOCAB_SIZE,
@@ -18,8 +18,8 @@ from mlx_grpc.engine.script import (
     prompt_text,
     token_bytes,
 )
-from mlx_grpc.engine.speaker import Speaker
-from tests.helpers_worker import row
+from mlx_grpc.engine.scripted.speaker import Speaker
+from tests.helpers.worker import row
 
 
 @given(st.text())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.house import MODULES, PACKAGE, Module, chain_to, house_imports, room_of
+from tests.helpers.house import MODULES, PACKAGE, Module, chain_to, house_imports, room_of
 
 LINES_AT_MOST = 250
 
@@ -50,25 +50,18 @@ MAY_USE = {
 
 # How the names of the only modules that touch MLX begin. They run in a child process, never in the server's.
 MLX_MODULES = (
+    "mlx_grpc.engine.accel.cpu.attention",
+    "mlx_grpc.engine.accel.cuda",
     "mlx_grpc.engine.batch",
-    "mlx_grpc.engine.cuda_attention",
-    "mlx_grpc.engine.fused_llama",
-    "mlx_grpc.engine.kv_arrays",
-    "mlx_grpc.engine.cpu_attention",
-    "mlx_grpc.engine.kv_cache",
-    "mlx_grpc.engine.linear",
     "mlx_grpc.engine.loading",
-    "mlx_grpc.engine.memory",
     "mlx_grpc.engine.mlx_engine",
-    "mlx_grpc.engine.prefix_cache",
-    "mlx_grpc.engine.row_batches",
-    "mlx_grpc.engine.sampler",
+    "mlx_grpc.engine.prefix",
     "mlx_grpc.engine.sampling",
     "mlx_grpc.models.gguf",
 )
 MLX = {"mlx", "mlx_lm"}
 # The server imports this one for its names; it imports MLX when it runs, in the child.
-DOORS = {"mlx_grpc.engine.worker"}
+DOORS = {"mlx_grpc.engine.worker.open"}
 SERVER_ROOMS = {
     "server", "auth", "listening", "rpc", "http", "service", "schedule", "observe", "cli", "check", "bench", "client",
     "config", "request",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tests.house import MODULES, ROOT
+from tests.helpers.house import MODULES, ROOT
 
 # What only a server needs. typer brings pydantic, so the command line has it; the client must not want it.
 SERVER_LIBRARIES = (

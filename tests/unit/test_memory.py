@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlx_grpc.service.memory import KV_SHARE, DeviceMemory
+from mlx_grpc.service.hosting.memory import KV_SHARE, DeviceMemory
 
 GIBIBYTE = 1 << 30
 

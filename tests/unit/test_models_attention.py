@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mlx_grpc.models.attention import SOURCE, Attention, load_attention
+from mlx_grpc.engine.accel.cpu.attention_kernel import SOURCE, Attention, load_attention
 
 Floats = NDArray[np.float32]
 COMPILER = shutil.which("cc")

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlx_grpc.models.gguf_config import check_family, llama3_rope_scaling, llama_config
-from mlx_grpc.models.gguf_header import read_header
+from mlx_grpc.models.gguf.config import check_family, llama3_rope_scaling, llama_config
+from mlx_grpc.models.gguf.header import read_header
 from mlx_grpc.models.sources import ModelSourceError
-from tests.helpers_gguf import small_gguf
+from tests.helpers.gguf import small_gguf
 
 
 def test_metadata_and_tensors_are_read(tmp_path: Path) -> None:

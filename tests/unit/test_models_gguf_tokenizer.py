@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from mlx_grpc.models.gguf_header import read_header
-from mlx_grpc.models.gguf_tokenizer import tokenizer_config, tokenizer_json
+from mlx_grpc.models.gguf.header import read_header
+from mlx_grpc.models.gguf.tokenizer import tokenizer_config, tokenizer_json
 from mlx_grpc.models.sources import ModelSourceError
-from tests.helpers_gguf import small_gguf
+from tests.helpers.gguf import small_gguf
 
 PIECES = ["<unk>", "<s>", "</s>", *[f"<0x{byte:02X}>" for byte in range(256)]]
 WORDS = ["\u2581", "h", "e", "l", "o", "he", "ll", "llo", "hello", "\u2581hello"]

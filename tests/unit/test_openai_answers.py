@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_grpc.http.openai_answers import ChatAnswer, CompletionAnswer
+from mlx_grpc.http.openai.answers import ChatAnswer, CompletionAnswer
 from mlx_grpc.request import Delta
 
 

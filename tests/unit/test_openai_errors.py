@@ -8,9 +8,9 @@ import pytest
 
 from mlx_grpc import errors
 from mlx_grpc.errors import BY_REASON
-from mlx_grpc.http.openai_access import is_local_name, origin_allowed
-from mlx_grpc.http.openai_errors import ApiError, api_error
-from mlx_grpc.http.openapi import STATUSES
+from mlx_grpc.http.openai.access import is_local_name, origin_allowed
+from mlx_grpc.http.openai.description import STATUSES
+from mlx_grpc.http.openai.errors import ApiError, api_error
 
 
 @pytest.mark.parametrize("reason", sorted(BY_REASON))

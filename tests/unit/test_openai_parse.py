@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_grpc.http.openai_bodies import (
+from mlx_grpc.http.openai.bodies import (
     MAX_ENTRIES,
     NEUTRAL_CHAT,
     NEUTRAL_COMPLETION,
@@ -18,11 +18,11 @@ from mlx_grpc.http.openai_bodies import (
     ChatBody,
     CompletionBody,
 )
-from mlx_grpc.http.openai_errors import ApiError
-from mlx_grpc.http.openai_requests import read_chat, read_completion, translated
+from mlx_grpc.http.openai.errors import ApiError
+from mlx_grpc.http.openai.requests import read_chat, read_completion, translated
 from mlx_grpc.request import Chat, Message, Priority
-from tests.helpers_openai import chat
-from tests.house import ROOT
+from tests.helpers.house import ROOT
+from tests.helpers.openai import chat
 
 TEXT_PART = {"type": "text", "text": "x"}
 

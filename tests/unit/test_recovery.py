@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlx_grpc.service.recovery import (
+from mlx_grpc.service.hosting.recovery import (
     MAX_BACKOFF_SECONDS,
     MAX_CRASHES_WITHOUT_PROGRESS,
     MAX_IDLE_CRASHES,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mlx_lm.sample_utils import make_logits_processors
 
 from mlx_grpc.engine.messages import Row, SamplingParams
-from mlx_grpc.engine.sampler import BatchSampler
+from mlx_grpc.engine.sampling.sampler import BatchSampler
 
 VOCAB = 3000
 TABLE = mx.random.normal((64, VOCAB), key=mx.random.key(9)) * 3

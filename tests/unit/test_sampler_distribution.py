@@ -13,7 +13,7 @@ import pytest
 from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p, make_sampler
 
 from mlx_grpc.engine.messages import Row, SamplingParams
-from mlx_grpc.engine.sampler import BatchSampler
+from mlx_grpc.engine.sampling.sampler import BatchSampler
 
 VOCAB = 2500
 DRAWS = 4000

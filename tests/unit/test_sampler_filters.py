@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p
 
-from mlx_grpc.engine import sampling_filters
-from mlx_grpc.engine.sampling_draw import draw, exp, uniforms
-from mlx_grpc.engine.sampling_filters import PAGE_TOKENS, FilterPlan, Filters, kept, weights
+from mlx_grpc.engine.sampling import filters as sampling_filters
+from mlx_grpc.engine.sampling.draw import draw, exp, uniforms
+from mlx_grpc.engine.sampling.filters import PAGE_TOKENS, FilterPlan, Filters, kept, weights
 
 VOCAB = 5000
 SETTINGS = [

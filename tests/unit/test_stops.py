@@ -7,12 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_grpc.errors import InvalidField
-from mlx_grpc.service.stops import (
-    MAX_STOP_STRING_CHARS,
-    MAX_STOP_STRINGS,
-    StopStrings,
-    check_stop_strings,
-)
+from mlx_grpc.service.generation.stops import StopStrings
+from mlx_grpc.service.intake.validate import MAX_STOP_STRING_CHARS, MAX_STOP_STRINGS, check_stop_strings
 
 _ALPHABET = "ab"
 _STOPS = st.lists(st.text(_ALPHABET, min_size=1, max_size=5), max_size=4)

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_grpc.engine.script import EOS_ID
+from mlx_grpc.engine.scripted.script import EOS_ID
 from mlx_grpc.request import TokenLogprob
-from mlx_grpc.service.text import TextStream
-from mlx_grpc.service.tokenizer import ScriptedTokenizer, Tokenizer, load_tokenizer
-from tests.helpers_tokenizer import byte_level, make_folder, sentencepiece, wordpiece
+from mlx_grpc.service.generation.text import TextStream
+from mlx_grpc.service.intake.tokenizer import ScriptedTokenizer, Tokenizer, load_tokenizer
+from tests.helpers.tokenizer import byte_level, make_folder, sentencepiece, wordpiece
 
 SCRIPTED = ScriptedTokenizer()
 _UNICODE = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mlx_grpc.service.tokenizer import ScriptedTokenizer, Tokenizer, load_tokenizer
-from tests.helpers_tokenizer import byte_level, make_folder, sentencepiece, wordpiece
+from mlx_grpc.service.intake.tokenizer import ScriptedTokenizer, Tokenizer, load_tokenizer
+from tests.helpers.tokenizer import byte_level, make_folder, sentencepiece, wordpiece
 
 TEXTS = ("Hello there, world!", "naïve café, 東京 🦊", "  two  spaces\n\tand a tab", "x")
 
@@ -155,7 +155,7 @@ def test_folders_without_a_tokenizer_are_one_line(tmp_path: Path, name: str) -> 
 def test_loading_is_silent_and_needs_no_model_library(tmp_path: Path) -> None:
     """Loading prints nothing and imports neither torch nor MLX; the import alone is without transformers."""
     program = (
-        "import sys; import mlx_grpc.service.tokenizer as t; assert 'transformers' not in sys.modules;"
+        "import sys; import mlx_grpc.service.intake.tokenizer as t; assert 'transformers' not in sys.modules;"
         f"t.load_tokenizer({str(make_folder(tmp_path, byte_level()))!r});"
         "assert not {'torch', 'mlx', 'mlx.core'} & set(sys.modules)"
     )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mlx_grpc.errors import InvalidField, PromptTooLong
 from mlx_grpc.request import Chat, GenerationRequest, Message, Output, Sampling, Stop
-from mlx_grpc.service.validate import check_characters, check_token_ids, validate, validate_for_model
+from mlx_grpc.service.intake.validate import check_characters, check_token_ids, validate, validate_for_model
 
 VOCAB_SIZE = 100
 

@@ -1,0 +1,1 @@
+"""Protobuf responses and events -> what callers get."""

@@ -1,0 +1,1 @@
+"""Linux CPUs: matrix products by OpenBLAS, attention in C."""

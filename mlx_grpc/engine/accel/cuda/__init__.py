@@ -1,0 +1,1 @@
+"""NVIDIA GPUs: an attention kernel, and decode steps of Llama models."""

@@ -1,0 +1,1 @@
+"""From logits to tokens, for all rows of a batch at once."""

@@ -1,0 +1,1 @@
+"""The child process: its loop, its pipes, and which engine it opens."""

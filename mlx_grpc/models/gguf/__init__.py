@@ -1,0 +1,1 @@
+"""Imports GGUF files of the Llama family as MLX model folders."""

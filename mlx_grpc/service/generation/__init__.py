@@ -1,0 +1,1 @@
+"""One live call: its tokens, its text, its stop strings, its end."""

@@ -1,0 +1,1 @@
+"""The models of a server: their engines, memory, calls and recovery."""

@@ -1,0 +1,1 @@
+"""From what a client sends to a request that is checked, complete, and made of token ids."""

@@ -1,0 +1,233 @@
+"""Text to token ids and back: a model's own tokenizer, or that of the scripted model.
+
+Streaming needs the bytes of one token alone, which `service.pieces` reads from the vocabulary. Some
+tokenizers (WordPiece) have pieces whose text depends on their neighbours: `bytes_are_exact` is False then,
+and `service.text` decodes by comparison.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from mlx_grpc.engine.scripted import script
+from mlx_grpc.service.intake.pieces import read_pieces
+
+SCRIPT_PREFIX = "script:"
+
+
+class Tokenizer(Protocol):
+    """A model's tokenizer. Ids outside the vocabulary have no bytes and no text."""
+
+    vocab_size: int
+    eos_ids: tuple[int, ...]
+    has_chat_template: bool
+    bytes_are_exact: bool
+    drops_first_space: bool
+
+    def encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        """Token ids, with the model's usual special tokens around them if asked for.
+
+        Raises UnicodeEncodeError for half a surrogate pair, which JSON can carry.
+        """
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text, special tokens included; bytes that are no UTF-8 become U+FFFD."""
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """One token's bytes, which need not be whole characters. A special token's are its text."""
+
+    def is_special(self, token_id: int) -> bool:
+        """Whether the token is a mark (start, end, turn) rather than text."""
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        template_args: Mapping[str, Any],
+        add_generation_prompt: bool,
+        continue_final_message: bool,
+    ) -> str:
+        """The conversation as the chat template writes it. Raises what the template raises."""
+
+
+def load_tokenizer(path: str) -> Tokenizer:
+    """The tokenizer of a model folder or a `script:` model. Raises ValueError in one line for all else."""
+    if path.startswith(SCRIPT_PREFIX):
+        return ScriptedTokenizer()
+    return HuggingFaceTokenizer(Path(path))
+
+
+class HuggingFaceTokenizer:
+    """A folder with a `tokenizer.json`, or what transformers can make one from. Never runs code from the
+    folder, and never asks a model hub."""
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is no folder with a tokenizer")
+        self._template = _auto_tokenizer(folder)
+        self._backend = self._template.backend_tokenizer
+        # Settings that some tokenizer files carry over from training: a prompt is never cut or filled up.
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        decoder = self._backend.decoder
+        # A decoder's pickled state is its part of tokenizer.json.
+        self._pieces = read_pieces(None if decoder is None else json.loads(decoder.__getstate__()))
+        self._added = self._backend.get_added_tokens_decoder()
+        self._bytes: dict[int, bytes] = {}
+        self.vocab_size: int = max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        self.eos_ids = _eos_ids(folder, self._template.eos_token_id)
+        self.has_chat_template = bool(self._template.chat_template)
+        self.bytes_are_exact = self._pieces is not None
+        self.drops_first_space = self._pieces is not None and self._pieces.drops_first_space
+
+    def encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        text.encode()  # the backend calls half a surrogate pair a TypeError
+        ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+        return ids
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        text: str = self._backend.decode(list(token_ids), skip_special_tokens=False)
+        return text
+
+    def token_bytes(self, token_id: int) -> bytes:
+        piece = self._bytes.get(token_id)
+        if piece is None:
+            if not 0 <= token_id < self.vocab_size:
+                return b""
+            piece = self._bytes[token_id] = self._read_bytes(token_id)
+        return piece
+
+    def is_special(self, token_id: int) -> bool:
+        added = self._added.get(token_id)
+        return added is not None and (added.special or token_id in self.eos_ids)
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        template_args: Mapping[str, Any],
+        add_generation_prompt: bool,
+        continue_final_message: bool,
+    ) -> str:
+        text: str = self._template.apply_chat_template(
+            [dict(message) for message in messages],
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            **template_args,
+        )
+        return text
+
+    def _read_bytes(self, token_id: int) -> bytes:
+        piece: str | None = self._backend.id_to_token(token_id)
+        if piece is None:  # a gap in the vocabulary
+            return b""
+        if self.is_special(token_id):
+            return piece.encode()
+        if self._pieces is None:
+            return self.decode([token_id]).encode()
+        return self._pieces.to_bytes(piece, added=token_id in self._added)
+
+
+class ScriptedTokenizer:
+    """The scripted model's tokenizer and its chat template, which is fixed:
+
+    `<|start|>role`, a newline, the content, `<|end|>` and a newline for each message, and
+    `<|start|>assistant` with a newline at the end. A template argument `raise` makes it fail with that text,
+    as a strict template would.
+    """
+
+    vocab_size = script.VOCAB_SIZE
+    eos_ids: tuple[int, ...] = (script.EOS_ID,)
+    has_chat_template = True
+    bytes_are_exact = True
+    drops_first_space = False
+    _special_bytes: Mapping[int, bytes] = {number: text.encode() for text, number in script.SPECIALS.items()}
+
+    def encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        return script.encode(text)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return b"".join(map(self.token_bytes, token_ids)).decode(errors="replace")
+
+    def token_bytes(self, token_id: int) -> bytes:
+        if token_id in self._special_bytes:
+            return self._special_bytes[token_id]
+        return script.token_bytes(token_id) if 0 <= token_id < self.vocab_size else b""
+
+    def is_special(self, token_id: int) -> bool:
+        return token_id in self._special_bytes
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        template_args: Mapping[str, Any],
+        add_generation_prompt: bool,
+        continue_final_message: bool,
+    ) -> str:
+        if "raise" in template_args:
+            raise ValueError(template_args["raise"])
+        text = "".join(f"<|start|>{message['role']}\n{message['content']}<|end|>\n" for message in messages)
+        if continue_final_message:
+            return text.removesuffix("<|end|>\n")
+        return text + "<|start|>assistant\n" if add_generation_prompt else text
+
+
+def _auto_tokenizer(folder: Path) -> Any:
+    try:
+        with _quiet_transformers() as transformers:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                str(folder), trust_remote_code=False, local_files_only=True
+            )
+    except Exception as error:
+        missing = not (folder / "tokenizer.json").is_file()
+        reason = "tokenizer.json is missing" if missing else _first_line(error)
+        raise ValueError(f"the tokenizer in {folder} cannot be read: {reason}") from error
+    if not tokenizer.is_fast:
+        raise ValueError(f"the tokenizer in {folder} has no fast form; add a tokenizer.json")
+    return tokenizer
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[Any]:
+    """transformers, imported only here since that takes a second, and silent: it speaks of PyTorch, and of
+    folders without a model type."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    import transformers
+
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield transformers
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+
+
+def _eos_ids(folder: Path, tokenizer_eos_id: int | None) -> tuple[int, ...]:
+    """The end tokens that generation_config.json, else config.json, lists, and the tokenizer's own."""
+    ids = set() if tokenizer_eos_id is None else {tokenizer_eos_id}
+    for name in ("generation_config.json", "config.json"):
+        if not (folder / name).is_file():
+            continue
+        try:
+            listed = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f"{folder / name} is no JSON object: {_first_line(error)}") from error
+        if listed is not None:
+            ids |= _id_set(listed, folder / name)
+            break
+    return tuple(sorted(ids))
+
+
+def _id_set(listed: object, path: Path) -> set[int]:
+    ids = listed if isinstance(listed, list) else [listed]
+    if not all(type(token_id) is int for token_id in ids):
+        raise ValueError(f"{path}: eos_token_id is no token id and no list of them")
+    return set(ids)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
