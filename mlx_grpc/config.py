@@ -47,7 +47,7 @@ class Config(BaseSettings):
     """Prompt tokens processed between two decode steps; 0 lets the engine choose for its device."""
     memory_limit_bytes: Annotated[int, Field(ge=0)] = 0
     """What the engines may use together; 0 is what the device has."""
-    prompt_cache_bytes: Annotated[int, Field(ge=0)] = 512 * 1024 * 1024
+    prefix_cache_bytes: Annotated[int, Field(ge=0)] = 512 * 1024 * 1024
     """KV caches of ended requests, kept for those that begin alike; for each model. 0 keeps none."""
     ageing_seconds: Annotated[float, Field(gt=0)] = 10.0
     max_request_bytes: Annotated[int, Field(ge=4096, le=1 << 30)] = 4 * 1024 * 1024

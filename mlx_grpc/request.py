@@ -87,7 +87,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class CacheControl:
-    """Whether and with whom the prompt cache is shared."""
+    """Whether and with whom the prefix cache is shared."""
 
     bypass: bool = False
     salt: str = ""

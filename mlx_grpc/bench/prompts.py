@@ -1,7 +1,7 @@
 """Prompts of given lengths, drawn from a mix by a seed. Pure: the same seed gives the same requests.
 
 Prompts are random common words, each of which is one token in the usual vocabularies, so that no tokenizer is needed
-here; the server's own count is what is reported. Different prompts share no beginning that a prompt cache could use.
+here; the server's own count is what is reported. Different prompts share no beginning that a prefix cache could use.
 """
 
 from __future__ import annotations

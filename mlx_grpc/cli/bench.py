@@ -114,7 +114,7 @@ async def _measure(
     async with driver:
         await closed_loop(driver, make_asks(shares, warmup, -1 - seed, **sampling), 1)
         for number, (streams, per_second) in enumerate(loads):
-            # Other prompts for each load: no prompt cache is to know them.
+            # Other prompts for each load: no prefix cache is to know them.
             count = requests or (streams * REQUESTS_PER_STREAM if streams else OPEN_REQUESTS)
             asks = make_asks(shares, count, seed + 1_000_003 * number, **sampling)
             runs.append(await _one(driver, asks, streams, per_second, seed))

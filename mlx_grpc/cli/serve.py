@@ -37,7 +37,7 @@ def serve(
     max_batch: Annotated[int | None, _flag("Requests that run at once.", "64")] = None,
     prefill_step_tokens: Annotated[int | None, _flag("Prompt tokens between two decode steps.", "by device")] = None,
     memory_limit_bytes: Annotated[int | None, _flag("What the engines may use together.", "all there is")] = None,
-    prompt_cache_bytes: Annotated[int | None, _flag("Caches of ended requests, 0 for none.", "536870912")] = None,
+    prefix_cache_bytes: Annotated[int | None, _flag("Caches of ended requests, 0 for none.", "536870912")] = None,
     ageing_seconds: Annotated[float | None, _flag("A waiting request rises a class after this.", "10")] = None,
     max_request_bytes: Annotated[int | None, _flag("Largest message taken.", "4194304")] = None,
     default_max_tokens: Annotated[int | None, _flag("Tokens when a request names no limit.", "512")] = None,

@@ -34,7 +34,7 @@ class Row(msgspec.Struct, frozen=True, array_like=True):
     """A request as the engine sees it. `output` is what an earlier engine already generated: sampling goes on at
     position len(output), and penalties over the output know where the prompt ends. `max_tokens` counts all output
     tokens, those in `output` included. `stop_ids` end the row, and are never sampled before `min_tokens` tokens.
-    `top_logprobs` below 0 asks for no log-probabilities, 0 for the chosen token's alone. The prompt cache is neither
+    `top_logprobs` below 0 asks for no log-probabilities, 0 for the chosen token's alone. The prefix cache is neither
     read nor written without `use_cache`, and shared with rows of the same `cache_salt` alone."""
 
     row_id: int
@@ -57,7 +57,7 @@ class Load(msgspec.Struct, frozen=True, tag="load"):
     max_rows: int
     prefill_step_tokens: int = 0
     memory_limit_bytes: int = 0
-    prompt_cache_bytes: int = 0
+    prefix_cache_bytes: int = 0
     trust_remote_code: bool = False
 
 
@@ -80,7 +80,7 @@ class Close(msgspec.Struct, frozen=True, tag="close"):
 class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
     """The model is ready. `memory_bytes` is what the device lets the process use, `kv_bytes_per_token` what one row
     takes for one token in the batch's own type, `eos_ids` the model's end tokens, `backend` "cpu" or "gpu",
-    `prompt_cache_bytes` the most that the prompt cache will take."""
+    `prefix_cache_bytes` the most that the prefix cache will take."""
 
     context_length: int
     vocab_size: int
@@ -95,7 +95,7 @@ class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
     reproducible: bool
     notes: list[str] = []
     backend: str = "cpu"
-    prompt_cache_bytes: int = 0
+    prefix_cache_bytes: int = 0
 
 
 class LoadFailed(msgspec.Struct, frozen=True, tag="load_failed"):
@@ -126,7 +126,7 @@ RUNNING, STOPPED, LENGTH = 0, 1, 2
 
 
 class RowPrefill(msgspec.Struct, frozen=True, array_like=True):
-    """How much of a row's prompt has been processed; `cached` of it came from the prompt cache."""
+    """How much of a row's prompt has been processed; `cached` of it came from the prefix cache."""
 
     row_id: int
     processed: int
@@ -153,7 +153,7 @@ class Step(msgspec.Struct, frozen=True, tag="step"):
     seconds: float = 0.0
     kv_bytes: int = 0
     memory_bytes: int = 0
-    prompt_cache_bytes: int = 0
+    prefix_cache_bytes: int = 0
 
 
 ToWorker = Load | Submit | Cancel | Close

@@ -40,7 +40,7 @@ CPU_STALL_SECONDS = 1.0
 """How long running streams may be held up by others' prompts, between two of their tokens."""
 MOST_FOR_SCORES = 1 / 32
 """Of the device's memory, for the attention scores of a prefill."""
-MOST_FOR_PROMPT_CACHE = 0.25
+MOST_FOR_PREFIX_CACHE = 0.25
 """Of the memory that the weights leave."""
 
 
@@ -64,8 +64,8 @@ class MlxEngine:
 
     def __init__(self, model: Model, load: Load) -> None:
         free_bytes = max(0, model.loaded.memory_bytes - model.loaded.weights_bytes)
-        prompt_cache_bytes = min(load.prompt_cache_bytes, int(free_bytes * MOST_FOR_PROMPT_CACHE))
-        self.loaded: Loaded = msgspec.structs.replace(model.loaded, prompt_cache_bytes=prompt_cache_bytes)
+        prefix_cache_bytes = min(load.prefix_cache_bytes, int(free_bytes * MOST_FOR_PREFIX_CACHE))
+        self.loaded: Loaded = msgspec.structs.replace(model.loaded, prefix_cache_bytes=prefix_cache_bytes)
         self._max_rows = load.max_rows
         default_tokens = GPU_PREFILL_STEP_TOKENS if model.on_gpu else CPU_PREFILL_STEP_TOKENS
         target_seconds = GPU_STALL_SECONDS if model.on_gpu else CPU_STALL_SECONDS
@@ -78,9 +78,9 @@ class MlxEngine:
         self._rows: dict[int, Row] = {}
         self._outputs: dict[int, list[int]] = {}
         """Tokens that each row generated, those of an earlier engine included; all of them have been fed."""
-        self._prefixes = PrefixCache(prompt_cache_bytes)
+        self._prefixes = PrefixCache(prefix_cache_bytes)
         self._cached: dict[int, int] = {}
-        """How many tokens of each row came from the prompt cache."""
+        """How many tokens of each row came from the prefix cache."""
 
     @property
     def active_rows(self) -> int:
@@ -121,7 +121,7 @@ class MlxEngine:
             active_rows=len(self._rows),
             kv_bytes=self.generator.prompt_cache_nbytes,
             memory_bytes=mx.get_active_memory(),
-            prompt_cache_bytes=self._prefixes.nbytes,
+            prefix_cache_bytes=self._prefixes.nbytes,
         )
 
     def _is_alone(self) -> bool:

@@ -41,7 +41,7 @@ _MODEL_COUNTERS: dict[str, tuple[str, Callable[[Stats], Mapping[str, int]]]] = {
     "requests_accepted": ("Requests accepted", lambda stats: stats.accepted),
     "requests_abandoned": ("Accepted requests that their client left", lambda stats: stats.abandoned),
     "prompt_tokens": ("Tokens of accepted prompts", lambda stats: stats.prompt_tokens),
-    "cached_prompt_tokens": ("Prompt tokens that the prompt cache held", lambda stats: stats.cached_prompt_tokens),
+    "cached_prompt_tokens": ("Prompt tokens that the prefix cache held", lambda stats: stats.cached_prompt_tokens),
     "generated_tokens": ("Tokens sampled", lambda stats: stats.generated_tokens),
 }
 _REASON_COUNTERS: dict[str, tuple[str, Callable[[Stats], Mapping[str, int]]]] = {

@@ -9,7 +9,7 @@ from typing import Any
 
 from grpc.aio import ServicerContext
 
-from mlx_grpc.service.intake.resolved import Plan
+from mlx_grpc.service.intake.resolved import ResolvedRequest
 
 log = logging.getLogger(__name__)
 
@@ -27,13 +27,13 @@ def authorization_of(metadata: Iterable[tuple[str, str | bytes]] | None) -> list
     return [value for name, value in metadata or () if name == "authorization" and isinstance(value, str)]
 
 
-def name_call(context: Context, plan: Plan) -> None:
+def name_call(context: Context, request: ResolvedRequest) -> None:
     """Put the call's ids into the trailing metadata and the log."""
     context.set_trailing_metadata(
-        (("x-generation-id", plan.generation_id), ("x-request-id", plan.request_id or plan.generation_id))
+        (("x-generation-id", request.generation_id), ("x-request-id", request.request_id or request.generation_id))
     )
     log.info(
         "%s accepted: model %s, %d prompt tokens, at most %d new ones%s",
-        plan.generation_id, plan.model, len(plan.prompt), plan.max_tokens,
-        f", request {plan.request_id}" if plan.request_id else "",
+        request.generation_id, request.model, len(request.prompt), request.max_tokens,
+        f", request {request.request_id}" if request.request_id else "",
     )  # fmt: skip

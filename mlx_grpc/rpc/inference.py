@@ -26,7 +26,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         """Collects the events of a stream."""
         wanted = convert.generation_request(request)
         async with self._service.generation(wanted, deadline_seconds(context)) as generation:
-            name_call(context, generation.plan)
+            name_call(context, generation.request)
             answer = _Answer()
             while events := await generation.next_events():
                 for event in events:
@@ -40,7 +40,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         """Writes the events as they come: one write waits for the one before, and what comes meanwhile is merged."""
         wanted = convert.generation_request(request)
         async with self._service.generation(wanted, deadline_seconds(context)) as generation:
-            name_call(context, generation.plan)
+            name_call(context, generation.request)
             while events := await generation.next_events():
                 for event in events:
                     await self._write(context, convert.stream_response(event))

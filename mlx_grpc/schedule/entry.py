@@ -41,7 +41,7 @@ class Entry:
 
     `key` is unique among those alive; `reserved_tokens` is prompt + max_tokens; `deadline_seconds` is a
     moment, not a span. `prefill_tokens` is how many of the prompt are likely to be processed, where a
-    prompt cache may hold the others; None: all.
+    prefix cache may hold the others; None: all.
     """
 
     key: int

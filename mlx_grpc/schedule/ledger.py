@@ -11,7 +11,7 @@ from mlx_grpc.schedule.deadlines import DeadlineHeap
 from mlx_grpc.schedule.entry import Entry, Limits
 from mlx_grpc.schedule.queue import WaitingQueue
 from mlx_grpc.schedule.rates import Rates
-from mlx_grpc.schedule.states import Event, Life, State
+from mlx_grpc.schedule.states import Life, State, Trigger
 
 
 class UnknownRequest(LookupError):
@@ -28,8 +28,8 @@ class _Request:
 
 
 class Ledger:
-    """Every request alive, each in one state. Methods raise UnknownRequest, or IllegalEvent where states
-    forbid the event."""
+    """Every request alive, each in one state. Methods raise UnknownRequest, or IllegalTrigger where states
+    forbid the trigger."""
 
     def __init__(self, limits: Limits, budget: KvBudget | None = None, rates: Rates | None = None) -> None:
         self.limits = limits
@@ -84,7 +84,7 @@ class Ledger:
         """These have entered the batch, in this order."""
         for key in keys:
             request = self._get(key)
-            request.life.move(Event.ADMIT)
+            request.life.move(Trigger.ADMIT)
             head = self._queue.head()
             if head is not None and head.key != key:
                 seen = self._overtaken.get(head.key, Overtaken(0, now_seconds))
@@ -95,16 +95,16 @@ class Ledger:
 
     def first_token(self, key: int, now_seconds: float) -> None:
         """Its prefill is done."""
-        self._get(key).life.move(Event.FIRST_TOKEN)
+        self._get(key).life.move(Trigger.FIRST_TOKEN)
         self._engine_seen_seconds = now_seconds
 
     def finished(self, key: int, now_seconds: float) -> None:
         """The engine ended it and its row is free."""
-        self._end_row(key, Event.FINISH, now_seconds)
+        self._end_row(key, Trigger.FINISH, now_seconds)
 
     def removed(self, key: int, now_seconds: float) -> None:
         """The engine took the row out, cancelled or not."""
-        self._end_row(key, Event.REMOVED, now_seconds)
+        self._end_row(key, Trigger.REMOVED, now_seconds)
 
     def leaving(self, key: int, now_seconds: float) -> None:
         """A cancel was sent to the engine: row and bytes stay taken until `removed` or `finished`.
@@ -112,14 +112,14 @@ class Ledger:
         Saying it again changes nothing; one that waits is ended at once.
         """
         if not self.cancel_waiting(key):
-            self._get(key).life.move(Event.CANCEL)
+            self._get(key).life.move(Trigger.CANCEL)
             self._deadlines.discard(key)
 
     def cancel_waiting(self, key: int) -> bool:
         """End one that waits; False, and nothing done, where it does not."""
         if key not in self._queue:
             return False
-        self._requests.pop(key).life.move(Event.CANCEL)
+        self._requests.pop(key).life.move(Trigger.CANCEL)
         self._leave_queue(key)
         self._deadlines.discard(key)
         return True
@@ -133,7 +133,7 @@ class Ledger:
         """
         back: list[Entry] = []
         for key, request in self._running.items():
-            if request.life.move(Event.CRASH) is State.WAITING:
+            if request.life.move(Trigger.CRASH) is State.WAITING:
                 back.append(request.entry)
             else:
                 del self._requests[key]
@@ -167,7 +167,7 @@ class Ledger:
 
     def _enter(self, entry: Entry, now_seconds: float) -> int:
         request = self._requests[entry.key] = _Request(entry)
-        request.life.move(Event.SUBMIT)
+        request.life.move(Trigger.SUBMIT)
         if entry.deadline_seconds is not None:
             self._deadlines.add(entry.key, entry.deadline_seconds)
         return self._queue.push(entry, now_seconds)
@@ -177,9 +177,9 @@ class Ledger:
         self._overtaken.pop(key, None)
         self._refused_in_a_row = 0
 
-    def _end_row(self, key: int, event: Event, now_seconds: float) -> None:
+    def _end_row(self, key: int, trigger: Trigger, now_seconds: float) -> None:
         request = self._get(key)
-        request.life.move(event)
+        request.life.move(trigger)
         del self._requests[key], self._running[key]
         self._deadlines.discard(key)
         self._engine_seen_seconds = now_seconds

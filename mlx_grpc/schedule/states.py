@@ -32,7 +32,7 @@ class State(enum.Enum):
     DONE = "done"
 
 
-class Event(enum.Enum):
+class Trigger(enum.Enum):
     """What can happen to it."""
 
     SUBMIT = "submit"
@@ -47,45 +47,45 @@ class Event(enum.Enum):
 ROW_STATES = frozenset({State.PREFILL, State.DECODE, State.LEAVING})
 """States that hold a row of the batch."""
 
-TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
+TRANSITIONS: Mapping[State, Mapping[Trigger, State]] = {
     State.NEW: {
-        Event.SUBMIT: State.WAITING,
+        Trigger.SUBMIT: State.WAITING,
     },
     State.WAITING: {
-        Event.ADMIT: State.PREFILL,
-        Event.CANCEL: State.DONE,
+        Trigger.ADMIT: State.PREFILL,
+        Trigger.CANCEL: State.DONE,
     },
     State.PREFILL: {
-        Event.FIRST_TOKEN: State.DECODE,
-        Event.FINISH: State.DONE,
-        Event.CANCEL: State.LEAVING,
-        Event.REMOVED: State.DONE,
-        Event.CRASH: State.WAITING,
+        Trigger.FIRST_TOKEN: State.DECODE,
+        Trigger.FINISH: State.DONE,
+        Trigger.CANCEL: State.LEAVING,
+        Trigger.REMOVED: State.DONE,
+        Trigger.CRASH: State.WAITING,
     },
     State.DECODE: {
-        Event.FINISH: State.DONE,
-        Event.CANCEL: State.LEAVING,
-        Event.REMOVED: State.DONE,
-        Event.CRASH: State.WAITING,
+        Trigger.FINISH: State.DONE,
+        Trigger.CANCEL: State.LEAVING,
+        Trigger.REMOVED: State.DONE,
+        Trigger.CRASH: State.WAITING,
     },
     State.LEAVING: {
-        Event.FIRST_TOKEN: State.LEAVING,
-        Event.FINISH: State.DONE,
-        Event.CANCEL: State.LEAVING,
-        Event.REMOVED: State.DONE,
-        Event.CRASH: State.DONE,
+        Trigger.FIRST_TOKEN: State.LEAVING,
+        Trigger.FINISH: State.DONE,
+        Trigger.CANCEL: State.LEAVING,
+        Trigger.REMOVED: State.DONE,
+        Trigger.CRASH: State.DONE,
     },
     State.DONE: {},
 }
 
 
-class IllegalEvent(RuntimeError):
-    """An event that the request's state does not allow: a mistake in this server, never in a client."""
+class IllegalTrigger(RuntimeError):
+    """A trigger that the request's state does not allow: a mistake in this server, never in a client."""
 
-    def __init__(self, state: State, event: Event) -> None:
-        super().__init__(f"event {event.name} is not allowed in state {state.name}")
+    def __init__(self, state: State, trigger: Trigger) -> None:
+        super().__init__(f"trigger {trigger.name} is not allowed in state {state.name}")
         self.state = state
-        self.event = event
+        self.trigger = trigger
 
 
 class Life:
@@ -96,13 +96,13 @@ class Life:
     def __init__(self) -> None:
         self.state = State.NEW
 
-    def move(self, event: Event) -> State:
-        """Take `event` and return the new state. IllegalEvent, the state unchanged, where the table has
+    def move(self, trigger: Trigger) -> State:
+        """Take `trigger` and return the new state. IllegalTrigger, the state unchanged, where the table has
         none."""
         try:
-            self.state = TRANSITIONS[self.state][event]
+            self.state = TRANSITIONS[self.state][trigger]
         except KeyError:
-            raise IllegalEvent(self.state, event) from None
+            raise IllegalTrigger(self.state, trigger) from None
         return self.state
 
     @property

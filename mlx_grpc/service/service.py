@@ -25,7 +25,7 @@ from mlx_grpc.service.hosting.host import ModelHost
 from mlx_grpc.service.hosting.model_state import RETRY_LOADING_SECONDS
 from mlx_grpc.service.intake.defaults import resolve_max_tokens, resolve_sampling
 from mlx_grpc.service.intake.encode import encode_prompt
-from mlx_grpc.service.intake.resolved import Plan
+from mlx_grpc.service.intake.resolved import ResolvedRequest
 from mlx_grpc.service.intake.tokenizer import Tokenizer
 from mlx_grpc.service.intake.validate import validate, validate_for_model
 
@@ -73,22 +73,22 @@ class Service:
         host = self.catalog.get(request.model)
         host.check_ready()
         validate(request)
-        plan, tokenizer = await self._plan(request, host, arrived_seconds, deadline_seconds)
+        resolved, tokenizer = await self._resolve(request, host, arrived_seconds, deadline_seconds)
         # Tokenizing may have taken a while: what was true before it may not be now.
         self._check_accepting()
         host.check_ready()
-        generation = Generation(plan, tokenizer)
+        generation = Generation(resolved, tokenizer)
         host.dispatcher.submit(generation)
-        self.stats.accepted[plan.model] += 1
-        self.stats.prompt_tokens[plan.model] += len(plan.prompt)
+        self.stats.accepted[resolved.model] += 1
+        self.stats.prompt_tokens[resolved.model] += len(resolved.prompt)
         return host, generation
 
     def _count(self, generation: Generation) -> None:
         """Count how an accepted call ended."""
-        stats, model = self.stats, generation.plan.model
+        stats, model = self.stats, generation.request.model
         if generation.error is not None:
             stats.failed[generation.error.reason] += 1
-            self._remember(generation.error, model, generation.plan.generation_id)
+            self._remember(generation.error, model, generation.request.generation_id)
         elif generation.finished is None:
             stats.abandoned[model] += 1
         else:
@@ -109,7 +109,7 @@ class Service:
         """An operator ends a call; False where none with that id is live."""
         for host in self.catalog.hosts:
             for generation in host.dispatcher.live:
-                if generation.plan.generation_id == generation_id:
+                if generation.request.generation_id == generation_id:
                     host.dispatcher.fail(generation, CancelledByAdmin("an operator of the server ended the request"))
                     return True
         return False
@@ -147,9 +147,9 @@ class Service:
         if self.draining:
             raise Draining("the server is going down")
 
-    async def _plan(
+    async def _resolve(
         self, request: GenerationRequest, host: ModelHost, arrived_seconds: float, deadline_seconds: float | None
-    ) -> tuple[Plan, Tokenizer]:
+    ) -> tuple[ResolvedRequest, Tokenizer]:
         info, tokenizer, context_length = host.info, host.tokenizer, host.context_length
         assert info is not None
         assert tokenizer is not None
@@ -157,7 +157,7 @@ class Service:
         validate_for_model(request, info.vocab_size)
         prompt = await encode_prompt(request.input, tokenizer, context_length)
         stop = request.stop
-        plan = Plan(
+        resolved = ResolvedRequest(
             generation_id=f"gen-{uuid.uuid4().hex}",
             request_id=request.request_id,
             model=host.source.id,
@@ -176,16 +176,16 @@ class Service:
             arrived_seconds=arrived_seconds,
             deadline_seconds=deadline_seconds,
         )
-        return plan, tokenizer
+        return resolved, tokenizer
 
 
 def note_end(span: CallSpan, generation: Generation) -> None:
     """What a span may know of a call that has ended: numbers and names, no content."""
-    plan = generation.plan
+    resolved = generation.request
     span.note(
-        model=plan.model,
-        generation_id=plan.generation_id,
-        prompt_tokens=len(plan.prompt),
+        model=resolved.model,
+        generation_id=resolved.generation_id,
+        prompt_tokens=len(resolved.prompt),
         completion_tokens=len(generation.output_ids),
     )
     if generation.error is not None:

@@ -134,19 +134,19 @@ class Survey:
             for host in self._service.catalog.hosts
             for generation in host.dispatcher.live
         ]
-        live.sort(key=lambda one: one[0].plan.arrived_seconds)
+        live.sort(key=lambda one: one[0].request.arrived_seconds)
         now_seconds = asyncio.get_running_loop().time()
         return tuple(
             RunningRequest(
-                generation_id=generation.plan.generation_id,
-                request_id=generation.plan.request_id,
-                model=generation.plan.model,
+                generation_id=generation.request.generation_id,
+                request_id=generation.request.request_id,
+                model=generation.request.model,
                 state=state.name.lower(),
-                priority=Priority(generation.plan.priority).name.lower(),
-                age_seconds=now_seconds - generation.plan.arrived_seconds,
-                prompt_tokens=len(generation.plan.prompt),
+                priority=Priority(generation.request.priority).name.lower(),
+                age_seconds=now_seconds - generation.request.arrived_seconds,
+                prompt_tokens=len(generation.request.prompt),
                 generated_tokens=len(generation.output_ids),
-                max_tokens=generation.plan.max_tokens,
+                max_tokens=generation.request.max_tokens,
             )
             for generation, state in live[:MAX_RUNNING_SHOWN]
         )

@@ -47,7 +47,7 @@ def calling(server: LocalServer, count: int = 1, max_tokens: int = 2000) -> Iter
     finally:
         for host in server.catalog.hosts:
             for generation in list(host.dispatcher.live):
-                server.server.service.cancel(generation.plan.generation_id)
+                server.server.service.cancel(generation.request.generation_id)
         for call in calls:
             call.join()
 

@@ -107,9 +107,9 @@ def test_the_scheduler_sees_priority_and_deadline(tmp_path: Path) -> None:
         async with gated(tmp_path) as (running, _), running.opened("POST", CHAT, chat("x"), headers):
             await accepted(running, 1)
             (generation,) = running.server.catalog.get("").dispatcher.live
-            assert generation.plan.priority is Priority.LOW
-            assert generation.plan.deadline_seconds is not None
-            assert 900 < generation.plan.deadline_seconds - generation.plan.arrived_seconds <= 1000
+            assert generation.request.priority is Priority.LOW
+            assert generation.request.deadline_seconds is not None
+            assert 900 < generation.request.deadline_seconds - generation.request.arrived_seconds <= 1000
 
     asyncio.run(main())
 

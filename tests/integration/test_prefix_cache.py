@@ -1,4 +1,4 @@
-"""The prompt cache in the engine: what is shared, with whom, within which bound, and that the text never changes by
+"""The prefix cache in the engine: what is shared, with whom, within which bound, and that the text never changes by
 it."""
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def cached(folder: Path, prompt_cache_bytes: int = 16 * MEBIBYTE) -> Iterator[ThreadWorker]:
-    """A worker with a prompt cache."""
+def cached(folder: Path, prefix_cache_bytes: int = 16 * MEBIBYTE) -> Iterator[ThreadWorker]:
+    """A worker with a prefix cache."""
     with started(ThreadWorker) as worker:
-        load(worker, str(folder), prefill_step_tokens=64, prompt_cache_bytes=prompt_cache_bytes)
+        load(worker, str(folder), prefill_step_tokens=64, prefix_cache_bytes=prefix_cache_bytes)
         assert isinstance(worker, ThreadWorker)
         yield worker
 
@@ -126,13 +126,13 @@ def test_cancelled_work_is_kept(folder: Path) -> None:
 
 def test_the_cache_stays_within_its_bytes(folder: Path) -> None:
     """Older entries go; one that is too large by itself is not kept; without bytes there is no cache."""
-    with cached(folder, prompt_cache_bytes=MEBIBYTE // 4) as worker:
+    with cached(folder, prefix_cache_bytes=MEBIBYTE // 4) as worker:
         for number in range(12):
             steps = run(worker, row(number, tokens(60, seed=number)))
-            assert steps[-1].prompt_cache_bytes <= MEBIBYTE // 4
+            assert steps[-1].prefix_cache_bytes <= MEBIBYTE // 4
         assert cached_tokens(run(worker, row(50, tokens(60, seed=11))), 50) > 0
         assert cached_tokens(run(worker, row(51, tokens(60, seed=0))), 51) == 0
-    with cached(folder, prompt_cache_bytes=0) as worker:
+    with cached(folder, prefix_cache_bytes=0) as worker:
         run(worker, row(1, tokens(60)))
         assert cached_tokens(run(worker, row(2, tokens(60))), 2) == 0
 
@@ -142,7 +142,7 @@ def test_random_conversations_say_what_they_say_without_a_cache(folder: Path) ->
     dice = random.Random(3)
     chats = {name: tokens(30, seed=7) + tokens(5, seed=name) for name in range(4)}
     found = 0
-    with cached(folder, prompt_cache_bytes=2 * MEBIBYTE) as worker, cached(folder, prompt_cache_bytes=0) as plain:
+    with cached(folder, prefix_cache_bytes=2 * MEBIBYTE) as worker, cached(folder, prefix_cache_bytes=0) as plain:
         for turn in range(30):
             speakers = dice.sample(sorted(chats), k=dice.randint(1, 4))
             rows = [
@@ -164,7 +164,7 @@ def test_models_whose_caches_cannot_be_trimmed_are_never_wrong(tmp_path: Path, m
     """Windows and recurrent states continue where they ended, or start anew; the tokens are those without a cache."""
     folder = make_llama(tmp_path, model_type=model_type, **OTHER_CACHES[model_type])
     first = tokens(50)
-    with cached(folder) as worker, cached(folder, prompt_cache_bytes=0) as plain:
+    with cached(folder) as worker, cached(folder, prefix_cache_bytes=0) as plain:
         answer = tokens_by_row(run(worker, row(1, first, 8)))[1]
         for number, prompt in enumerate((first, first + answer + tokens(5), first[:40] + tokens(20, seed=2)), start=2):
             assert tokens_by_row(run(worker, row(number, prompt))) == tokens_by_row(run(plain, row(number, prompt)))

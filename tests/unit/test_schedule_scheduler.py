@@ -12,7 +12,7 @@ from mlx_grpc.errors import DeadlineUnreachable, NeverFits, QueueFull
 from mlx_grpc.request import Priority, Queued
 from mlx_grpc.schedule.budget import KvBudget
 from mlx_grpc.schedule.scheduler import Entry, Limits, Plan, Scheduler, UnknownRequest
-from mlx_grpc.schedule.states import IllegalEvent, State
+from mlx_grpc.schedule.states import IllegalTrigger, State
 
 HIGH, NORMAL, LOW = Priority
 
@@ -406,10 +406,10 @@ def test_what_a_state_forbids_is_an_error() -> None:
     """Tokens of a request that only waits, or admission twice, are mistakes that are named."""
     one = scheduler()
     submit_all(one, entry(1))
-    with pytest.raises(IllegalEvent, match="FIRST_TOKEN is not allowed in state WAITING"):
+    with pytest.raises(IllegalTrigger, match="FIRST_TOKEN is not allowed in state WAITING"):
         one.first_token(1, 0.0)
     step(one)
-    with pytest.raises(IllegalEvent, match="ADMIT is not allowed in state PREFILL"):
+    with pytest.raises(IllegalTrigger, match="ADMIT is not allowed in state PREFILL"):
         one.admitted([1], 0.0)
 
 

@@ -168,7 +168,7 @@ type GenerateRequest struct {
 	Output *Output `protobuf:"bytes,12,opt,name=output,proto3" json:"output,omitempty"`
 	// Who goes first when requests wait. Default: PRIORITY_NORMAL.
 	Priority *Priority `protobuf:"varint,13,opt,name=priority,proto3,enum=mlx_grpc.v1.Priority,oneof" json:"priority,omitempty"`
-	// Whether and with whom the prompt cache is shared. Default: with all who send no salt.
+	// Whether and with whom the prefix cache is shared. Default: with all who send no salt.
 	Cache         *CacheControl `protobuf:"bytes,14,opt,name=cache,proto3" json:"cache,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -651,7 +651,7 @@ func (x *Output) GetTopLogprobs() uint32 {
 	return 0
 }
 
-// Whether and with whom the prompt cache is shared: the KV cache of requests that ended, used again by those that begin
+// Whether and with whom the prefix cache is shared: the KV cache of requests that ended, used again by those that begin
 // with the same tokens, which then need not be processed. It changes how soon the first token comes, not what it is.
 type CacheControl struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -938,7 +938,7 @@ type Usage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Tokens of the prompt, template and special tokens included.
 	PromptTokens uint32 `protobuf:"varint,1,opt,name=prompt_tokens,json=promptTokens,proto3" json:"prompt_tokens,omitempty"`
-	// How many of these came from the prompt cache.
+	// How many of these came from the prefix cache.
 	CachedPromptTokens uint32 `protobuf:"varint,2,opt,name=cached_prompt_tokens,json=cachedPromptTokens,proto3" json:"cached_prompt_tokens,omitempty"`
 	// Tokens that were sampled, the one that ended the text included.
 	CompletionTokens uint32 `protobuf:"varint,3,opt,name=completion_tokens,json=completionTokens,proto3" json:"completion_tokens,omitempty"`

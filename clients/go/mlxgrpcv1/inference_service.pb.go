@@ -437,7 +437,7 @@ type StartedEvent struct {
 	Model string `protobuf:"bytes,3,opt,name=model,proto3" json:"model,omitempty"`
 	// Tokens of the prompt, template and special tokens included.
 	PromptTokens uint32 `protobuf:"varint,4,opt,name=prompt_tokens,json=promptTokens,proto3" json:"prompt_tokens,omitempty"`
-	// How many of these came from the prompt cache.
+	// How many of these came from the prefix cache.
 	CachedPromptTokens uint32 `protobuf:"varint,5,opt,name=cached_prompt_tokens,json=cachedPromptTokens,proto3" json:"cached_prompt_tokens,omitempty"`
 	// The seed that is used, sent or drawn.
 	Seed          uint64 `protobuf:"varint,6,opt,name=seed,proto3" json:"seed,omitempty"`

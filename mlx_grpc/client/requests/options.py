@@ -38,9 +38,9 @@ class GenerateOptions(TypedDict, total=False):
     """`Priority` or "high", "normal", "low"."""
 
     cache_bypass: bool
-    """Neither read nor write the prompt cache."""
+    """Neither read nor write the prefix cache."""
     cache_salt: str
-    """Share the prompt cache only with requests of the same salt."""
+    """Share the prefix cache only with requests of the same salt."""
 
     temperature: float
     """0 is greedy, 1 the model's own distribution."""

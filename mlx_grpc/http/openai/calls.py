@@ -20,7 +20,7 @@ from mlx_grpc.http.openai.errors import ApiError, api_error, internal_error
 from mlx_grpc.http.openai.requests import Call, ReadCall, openai_name
 from mlx_grpc.request import Completed, Delta, Event, Finished, Prefill, Queued, Started
 from mlx_grpc.service.generation.call import Generation
-from mlx_grpc.service.intake.resolved import Plan
+from mlx_grpc.service.intake.resolved import ResolvedRequest
 from mlx_grpc.service.service import Service
 
 log = logging.getLogger(__name__)
@@ -68,13 +68,16 @@ class Completions:
         timeout = call.timeout_seconds
         deadline_seconds = None if timeout is None else asyncio.get_running_loop().time() + timeout
         async with self._service.generation(call.request, deadline_seconds) as generation:
-            plan = generation.plan
+            resolved = generation.request
             log.info(
-                "%s accepted over HTTP: model %s, %d prompt tokens", plan.generation_id, plan.model, len(plan.prompt)
+                "%s accepted over HTTP: model %s, %d prompt tokens",
+                resolved.generation_id,
+                resolved.model,
+                len(resolved.prompt),
             )
-            logprobs = plan.output.logprobs
-            answer = self._make_answer(plan.generation_id, plan.model, logprobs, call.include_usage)
-            writer.headers = _headers_for(plan)
+            logprobs = resolved.output.logprobs
+            answer = self._make_answer(resolved.generation_id, resolved.model, logprobs, call.include_usage)
+            writer.headers = _headers_for(resolved)
             if call.stream:
                 await _stream(generation, answer, writer, call.include_usage)
             else:
@@ -173,12 +176,12 @@ _STREAM_HEADERS = [
 ]
 
 
-def _headers_for(plan: Plan) -> list[tuple[bytes, bytes]]:
-    request_id = plan.request_id or plan.generation_id
+def _headers_for(resolved: ResolvedRequest) -> list[tuple[bytes, bytes]]:
+    request_id = resolved.request_id or resolved.generation_id
     return [
         (b"x-request-id", request_id.encode()),
-        (b"x-generation-id", plan.generation_id.encode()),
-        (b"x-seed", b"%d" % plan.sampling.seed),
+        (b"x-generation-id", resolved.generation_id.encode()),
+        (b"x-seed", b"%d" % resolved.sampling.seed),
     ]
 
 

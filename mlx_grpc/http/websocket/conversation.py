@@ -163,8 +163,8 @@ class _Conversation:
         generation = None
         try:
             async with asyncio.timeout(None) as self._generating, self._service.generation(request) as generation:
-                plan = generation.plan
-                await self._send(messages.response_start(plan.generation_id, plan.model))
+                resolved = generation.request
+                await self._send(messages.response_start(resolved.generation_id, resolved.model))
                 while events := await generation.next_events():
                     for event in events:
                         if isinstance(event, Delta):

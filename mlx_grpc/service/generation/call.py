@@ -27,7 +27,7 @@ from mlx_grpc.request import (
     Usage,
 )
 from mlx_grpc.service.generation.text import TextStream
-from mlx_grpc.service.intake.resolved import Plan
+from mlx_grpc.service.intake.resolved import ResolvedRequest
 from mlx_grpc.service.intake.tokenizer import Tokenizer
 
 MAX_UNREAD_TOKENS = 8192
@@ -39,8 +39,8 @@ MIN_LOGPROB = -9999.0
 class Generation:
     """A call that was accepted. Ends once: finished, failed, or dropped by its reader."""
 
-    def __init__(self, plan: Plan, tokenizer: Tokenizer) -> None:
-        self.plan = plan
+    def __init__(self, request: ResolvedRequest, tokenizer: Tokenizer) -> None:
+        self.request = request
         self.key = 0
         """The dispatcher's name for it, and the engine's row id."""
         self.output_ids: list[int] = []
@@ -48,7 +48,7 @@ class Generation:
         self.admitted_seconds: float | None = None
         self._tokenizer = tokenizer
         self._text = TextStream(
-            tokenizer, plan.stop_strings, start_of_text=plan.start_of_text, min_tokens=plan.min_tokens
+            tokenizer, request.stop_strings, start_of_text=request.start_of_text, min_tokens=request.min_tokens
         )
         self._started = False
         self._first_token_seconds: float | None = None
@@ -67,26 +67,26 @@ class Generation:
 
     def row(self) -> messages.Row:
         """The call as the engine sees it, with what earlier engines generated."""
-        plan = self.plan
+        request = self.request
         return messages.Row(
             row_id=self.key,
-            prompt=plan.prompt,
+            prompt=request.prompt,
             output=list(self.output_ids),
-            max_tokens=plan.max_tokens,
-            min_tokens=plan.min_tokens,
-            stop_ids=sorted(plan.eos_ids | plan.stop_token_ids),
-            sampling=plan.sampling,
-            top_logprobs=plan.output.top_logprobs if plan.output.logprobs else -1,
-            use_cache=not plan.cache.bypass,
-            cache_salt=plan.cache.salt,
+            max_tokens=request.max_tokens,
+            min_tokens=request.min_tokens,
+            stop_ids=sorted(request.eos_ids | request.stop_token_ids),
+            sampling=request.sampling,
+            top_logprobs=request.output.top_logprobs if request.output.logprobs else -1,
+            use_cache=not request.cache.bypass,
+            cache_salt=request.cache.salt,
         )
 
     @property
     def time_limit_seconds(self) -> float | None:
         """When max_duration is over; None while it has not begun or there is none."""
-        if self.plan.max_duration_seconds is None or self.admitted_seconds is None:
+        if self.request.max_duration_seconds is None or self.admitted_seconds is None:
             return None
-        return self.admitted_seconds + self.plan.max_duration_seconds
+        return self.admitted_seconds + self.request.max_duration_seconds
 
     def queued(self, event: Queued) -> None:
         """It has to wait."""
@@ -107,7 +107,7 @@ class Generation:
         if self._first_token_seconds is None and not self.ended:
             self._start()
             if progress.processed < progress.total:
-                self._prefill = Prefill(progress.processed, len(self.plan.prompt))
+                self._prefill = Prefill(progress.processed, len(self.request.prompt))
                 self._news.set()
         return new_tokens
 
@@ -118,7 +118,7 @@ class Generation:
             self._first_token_seconds = now_seconds
         self.output_ids.append(token.token)
         if token.finish == messages.STOPPED:
-            eos = token.token in self.plan.eos_ids
+            eos = token.token in self.request.eos_ids
             reason = FinishReason.STOP if eos else FinishReason.STOP_SEQUENCE
             self._finish(Finished(reason, stop_token_id=token.token), now_seconds)
             return
@@ -179,7 +179,7 @@ class Generation:
         return events
 
     def _asked_for(self, delta: Delta) -> list[Event]:
-        token_ids = delta.token_ids if self.plan.output.token_ids else ()
+        token_ids = delta.token_ids if self.request.output.token_ids else ()
         if not (delta.text or token_ids or delta.logprobs):
             return []
         return [Delta(delta.text, token_ids, delta.logprobs)]
@@ -188,15 +188,15 @@ class Generation:
         if self._started:
             return
         self._started = True
-        plan = self.plan
+        request = self.request
         self._before.append(
             Started(
-                generation_id=plan.generation_id,
-                request_id=plan.request_id,
-                model=plan.model,
-                prompt_tokens=len(plan.prompt),
+                generation_id=request.generation_id,
+                request_id=request.request_id,
+                model=request.model,
+                prompt_tokens=len(request.prompt),
                 cached_prompt_tokens=self._cached_tokens,
-                seed=plan.sampling.seed,
+                seed=request.sampling.seed,
             )
         )
         self._news.set()
@@ -204,13 +204,13 @@ class Generation:
     def _finish(self, finished: Finished, now_seconds: float) -> None:
         self.ended = True
         self._text.finish()
-        usage = Usage(len(self.plan.prompt), self._cached_tokens, len(self.output_ids))
+        usage = Usage(len(self.request.prompt), self._cached_tokens, len(self.output_ids))
         self.finished, self.completed = finished, Completed(usage, self._timings(now_seconds))
         self._after = [self.finished, self.completed]
         self._news.set()
 
     def _timings(self, now_seconds: float) -> Timings:
-        arrived = self.plan.arrived_seconds
+        arrived = self.request.arrived_seconds
         admitted = now_seconds if self.admitted_seconds is None else self.admitted_seconds
         first = now_seconds if self._first_token_seconds is None else self._first_token_seconds
         return Timings(
@@ -223,7 +223,7 @@ class Generation:
 
     def _logprobs(self, token: RowToken) -> tuple[TokenLogprob, ...]:
         found = token.logprobs
-        if found is None or not self.plan.output.logprobs:
+        if found is None or not self.request.output.logprobs:
             return ()
         name = self._tokenizer.token_bytes
         top = tuple(

@@ -53,17 +53,17 @@ class Dispatcher(LiveCalls):
 
     def submit(self, generation: Generation) -> None:
         """Accept a call. Raises QueueFull, NeverFits or DeadlineUnreachable, and then nothing has changed."""
-        plan = generation.plan
+        request = generation.request
         generation.key = next(self._keys)
         now_seconds = self._loop.time()
         placement = self.scheduler.submit(
             Entry(
                 key=generation.key,
-                priority=plan.priority,
-                prompt_tokens=len(plan.prompt),
-                reserved_tokens=len(plan.prompt) + plan.max_tokens,
+                priority=request.priority,
+                prompt_tokens=len(request.prompt),
+                reserved_tokens=len(request.prompt) + request.max_tokens,
                 arrived_seconds=now_seconds,
-                deadline_seconds=plan.deadline_seconds,
+                deadline_seconds=request.deadline_seconds,
                 prefill_tokens=self._likely_prefill_tokens(generation),
             ),
             now_seconds,
@@ -138,8 +138,8 @@ class Dispatcher(LiveCalls):
     def _likely_prefill_tokens(self, generation: Generation) -> int:
         """A deadline is not refused for a prompt that the cache may hold: the best share seen lately counts as
         cached."""
-        tokens = len(generation.plan.prompt)
-        return tokens if generation.plan.cache.bypass else round(tokens * (1.0 - self._cached_share))
+        tokens = len(generation.request.prompt)
+        return tokens if generation.request.cache.bypass else round(tokens * (1.0 - self._cached_share))
 
     def _deliver_prefill(self, step: Step) -> int:
         """Returns how many prompt tokens the step processed."""
@@ -172,7 +172,7 @@ class Dispatcher(LiveCalls):
     def _row_failed(self, key: int, reason: str) -> None:
         generation = self._live.get(key)
         if generation is not None:
-            name = generation.plan.generation_id
+            name = generation.request.generation_id
             log.error("%s: the engine could not take it: %s", name, reason)
             generation.fail(
                 InternalError(f"the engine could not take the request: {reason}", metadata={"error_id": name})

@@ -149,7 +149,7 @@ class ModelHost(ModelLife):
                 max_rows=self._settings.max_batch,
                 prefill_step_tokens=self._settings.prefill_step_tokens,
                 memory_limit_bytes=self._memory.limit_for_next(),
-                prompt_cache_bytes=self._settings.prompt_cache_bytes,
+                prefix_cache_bytes=self._settings.prefix_cache_bytes,
                 trust_remote_code=self._settings.trust_remote_code,
             )
         )
@@ -158,7 +158,7 @@ class ModelHost(ModelLife):
         info = self.info
         assert info is not None
         name, dispatcher = self.source.id, self.dispatcher
-        fixed_bytes = info.weights_bytes + info.prompt_cache_bytes
+        fixed_bytes = info.weights_bytes + info.prefix_cache_bytes
         self._memory.loaded(name, info.memory_bytes, fixed_bytes, dispatcher.changed)
         dispatcher.scheduler.set_budget(KvBudget(self._memory.kv_bytes(), info.kv_bytes_per_token))
         dispatcher.scheduler.gather_seconds = GATHER_SECONDS.get(info.backend, 0.0)

@@ -9,7 +9,7 @@ from mlx_grpc.request import CacheControl, Output, Priority
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ResolvedRequest:
     """A request, validated and complete: nothing is left to a default. Times are seconds on the loop's clock."""
 
     generation_id: str

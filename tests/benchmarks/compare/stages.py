@@ -61,7 +61,7 @@ class Bench:
         prompt_tokens: int = 1 << 30,
         temperature: float = 0.0,
     ) -> list[Ask]:
-        """The same prompts for every side of a round, and others in every round and stage: no prompt cache helps."""
+        """The same prompts for every side of a round, and others in every round and stage: no prefix cache helps."""
         seed = random.Random(f"{stage} {count} {number}").getrandbits(48)
         mix = [Share(min(self.size.prompt_tokens, prompt_tokens), max_tokens)]
         return make_asks(mix, count, seed, temperature=temperature)

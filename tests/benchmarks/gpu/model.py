@@ -22,7 +22,7 @@ CONFIG = {
 
 
 def random_prompts(count: int, tokens: int, seed: int) -> list[list[int]]:
-    """Different random tokens for each, so that no prompt cache helps."""
+    """Different random tokens for each, so that no prefix cache helps."""
     dice = random.Random(f"{count} {seed}")
     return [[dice.randrange(20, VOCAB_SIZE) for _ in range(tokens)] for _ in range(count)]
 

@@ -115,7 +115,7 @@ pub struct GenerateRequest {
     /// Who goes first when requests wait. Default: PRIORITY_NORMAL.
     #[prost(enumeration="Priority", optional, tag="13")]
     pub priority: ::core::option::Option<i32>,
-    /// Whether and with whom the prompt cache is shared. Default: with all who send no salt.
+    /// Whether and with whom the prefix cache is shared. Default: with all who send no salt.
     ///
     /// Numbers left for what is to come, refused by name until it does: 6 images, 7 embeddings, 15 tools,
     /// 16 tool_choice, 17 reasoning, 18 response_format (JSON schema, grammars), 19 candidates.
@@ -230,7 +230,7 @@ pub struct Output {
     #[prost(uint32, optional, tag="3")]
     pub top_logprobs: ::core::option::Option<u32>,
 }
-/// Whether and with whom the prompt cache is shared: the KV cache of requests that ended, used again by those that begin
+/// Whether and with whom the prefix cache is shared: the KV cache of requests that ended, used again by those that begin
 /// with the same tokens, which then need not be processed. It changes how soon the first token comes, not what it is.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CacheControl {
@@ -298,7 +298,7 @@ pub struct Usage {
     /// Tokens of the prompt, template and special tokens included.
     #[prost(uint32, tag="1")]
     pub prompt_tokens: u32,
-    /// How many of these came from the prompt cache.
+    /// How many of these came from the prefix cache.
     #[prost(uint32, tag="2")]
     pub cached_prompt_tokens: u32,
     /// Tokens that were sampled, the one that ended the text included.
@@ -510,7 +510,7 @@ pub struct StartedEvent {
     /// Tokens of the prompt, template and special tokens included.
     #[prost(uint32, tag="4")]
     pub prompt_tokens: u32,
-    /// How many of these came from the prompt cache.
+    /// How many of these came from the prefix cache.
     #[prost(uint32, tag="5")]
     pub cached_prompt_tokens: u32,
     /// The seed that is used, sent or drawn.

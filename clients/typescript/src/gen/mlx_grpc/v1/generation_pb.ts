@@ -101,7 +101,7 @@ export type GenerateRequest = Message<"mlx_grpc.v1.GenerateRequest"> & {
   priority?: Priority | undefined;
 
   /**
-   * Whether and with whom the prompt cache is shared. Default: with all who send no salt.
+   * Whether and with whom the prefix cache is shared. Default: with all who send no salt.
    *
    * Numbers left for what is to come, refused by name until it does: 6 images, 7 embeddings, 15 tools,
    * 16 tool_choice, 17 reasoning, 18 response_format (JSON schema, grammars), 19 candidates.
@@ -326,7 +326,7 @@ export const OutputSchema: GenMessage<Output> = /*@__PURE__*/
   messageDesc(file_mlx_grpc_v1_generation, 4);
 
 /**
- * Whether and with whom the prompt cache is shared: the KV cache of requests that ended, used again by those that begin
+ * Whether and with whom the prefix cache is shared: the KV cache of requests that ended, used again by those that begin
  * with the same tokens, which then need not be processed. It changes how soon the first token comes, not what it is.
  *
  * @generated from message mlx_grpc.v1.CacheControl
@@ -484,7 +484,7 @@ export type Usage = Message<"mlx_grpc.v1.Usage"> & {
   promptTokens: number;
 
   /**
-   * How many of these came from the prompt cache.
+   * How many of these came from the prefix cache.
    *
    * @generated from field: uint32 cached_prompt_tokens = 2;
    */

@@ -270,7 +270,7 @@ export type StartedEvent = Message<"mlx_grpc.v1.StartedEvent"> & {
   promptTokens: number;
 
   /**
-   * How many of these came from the prompt cache.
+   * How many of these came from the prefix cache.
    *
    * @generated from field: uint32 cached_prompt_tokens = 5;
    */

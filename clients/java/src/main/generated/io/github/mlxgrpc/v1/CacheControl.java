@@ -7,7 +7,7 @@ package io.github.mlxgrpc.v1;
 
 /**
  * <pre>
- * Whether and with whom the prompt cache is shared: the KV cache of requests that ended, used again by those that begin
+ * Whether and with whom the prefix cache is shared: the KV cache of requests that ended, used again by those that begin
  * with the same tokens, which then need not be processed. It changes how soon the first token comes, not what it is.
  * </pre>
  *
@@ -328,7 +328,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Whether and with whom the prompt cache is shared: the KV cache of requests that ended, used again by those that begin
+   * Whether and with whom the prefix cache is shared: the KV cache of requests that ended, used again by those that begin
    * with the same tokens, which then need not be processed. It changes how soon the first token comes, not what it is.
    * </pre>
    *

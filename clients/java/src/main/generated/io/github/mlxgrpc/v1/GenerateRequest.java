@@ -525,7 +525,7 @@ private static final long serialVersionUID = 0L;
   private io.github.mlxgrpc.v1.CacheControl cache_;
   /**
    * <pre>
-   * Whether and with whom the prompt cache is shared. Default: with all who send no salt.
+   * Whether and with whom the prefix cache is shared. Default: with all who send no salt.
    * </pre>
    *
    * <code>.mlx_grpc.v1.CacheControl cache = 14 [json_name = "cache"];</code>
@@ -537,7 +537,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Whether and with whom the prompt cache is shared. Default: with all who send no salt.
+   * Whether and with whom the prefix cache is shared. Default: with all who send no salt.
    * </pre>
    *
    * <code>.mlx_grpc.v1.CacheControl cache = 14 [json_name = "cache"];</code>
@@ -549,7 +549,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Whether and with whom the prompt cache is shared. Default: with all who send no salt.
+   * Whether and with whom the prefix cache is shared. Default: with all who send no salt.
    * </pre>
    *
    * <code>.mlx_grpc.v1.CacheControl cache = 14 [json_name = "cache"];</code>
@@ -2455,7 +2455,7 @@ private static final long serialVersionUID = 0L;
         io.github.mlxgrpc.v1.CacheControl, io.github.mlxgrpc.v1.CacheControl.Builder, io.github.mlxgrpc.v1.CacheControlOrBuilder> cacheBuilder_;
     /**
      * <pre>
-     * Whether and with whom the prompt cache is shared. Default: with all who send no salt.
+     * Whether and with whom the prefix cache is shared. Default: with all who send no salt.
      * </pre>
      *
      * <code>.mlx_grpc.v1.CacheControl cache = 14 [json_name = "cache"];</code>
@@ -2466,7 +2466,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Whether and with whom the prompt cache is shared. Default: with all who send no salt.
+     * Whether and with whom the prefix cache is shared. Default: with all who send no salt.
      * </pre>
      *
      * <code>.mlx_grpc.v1.CacheControl cache = 14 [json_name = "cache"];</code>
@@ -2481,7 +2481,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Whether and with whom the prompt cache is shared. Default: with all who send no salt.
+     * Whether and with whom the prefix cache is shared. Default: with all who send no salt.
      * </pre>
      *
      * <code>.mlx_grpc.v1.CacheControl cache = 14 [json_name = "cache"];</code>
@@ -2501,7 +2501,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Whether and with whom the prompt cache is shared. Default: with all who send no salt.
+     * Whether and with whom the prefix cache is shared. Default: with all who send no salt.
      * </pre>
      *
      * <code>.mlx_grpc.v1.CacheControl cache = 14 [json_name = "cache"];</code>
@@ -2519,7 +2519,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Whether and with whom the prompt cache is shared. Default: with all who send no salt.
+     * Whether and with whom the prefix cache is shared. Default: with all who send no salt.
      * </pre>
      *
      * <code>.mlx_grpc.v1.CacheControl cache = 14 [json_name = "cache"];</code>
@@ -2544,7 +2544,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Whether and with whom the prompt cache is shared. Default: with all who send no salt.
+     * Whether and with whom the prefix cache is shared. Default: with all who send no salt.
      * </pre>
      *
      * <code>.mlx_grpc.v1.CacheControl cache = 14 [json_name = "cache"];</code>
@@ -2561,7 +2561,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Whether and with whom the prompt cache is shared. Default: with all who send no salt.
+     * Whether and with whom the prefix cache is shared. Default: with all who send no salt.
      * </pre>
      *
      * <code>.mlx_grpc.v1.CacheControl cache = 14 [json_name = "cache"];</code>
@@ -2573,7 +2573,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Whether and with whom the prompt cache is shared. Default: with all who send no salt.
+     * Whether and with whom the prefix cache is shared. Default: with all who send no salt.
      * </pre>
      *
      * <code>.mlx_grpc.v1.CacheControl cache = 14 [json_name = "cache"];</code>
@@ -2588,7 +2588,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Whether and with whom the prompt cache is shared. Default: with all who send no salt.
+     * Whether and with whom the prefix cache is shared. Default: with all who send no salt.
      * </pre>
      *
      * <code>.mlx_grpc.v1.CacheControl cache = 14 [json_name = "cache"];</code>

@@ -265,7 +265,7 @@ public interface GenerateRequestOrBuilder extends
 
   /**
    * <pre>
-   * Whether and with whom the prompt cache is shared. Default: with all who send no salt.
+   * Whether and with whom the prefix cache is shared. Default: with all who send no salt.
    * </pre>
    *
    * <code>.mlx_grpc.v1.CacheControl cache = 14 [json_name = "cache"];</code>
@@ -274,7 +274,7 @@ public interface GenerateRequestOrBuilder extends
   boolean hasCache();
   /**
    * <pre>
-   * Whether and with whom the prompt cache is shared. Default: with all who send no salt.
+   * Whether and with whom the prefix cache is shared. Default: with all who send no salt.
    * </pre>
    *
    * <code>.mlx_grpc.v1.CacheControl cache = 14 [json_name = "cache"];</code>
@@ -283,7 +283,7 @@ public interface GenerateRequestOrBuilder extends
   io.github.mlxgrpc.v1.CacheControl getCache();
   /**
    * <pre>
-   * Whether and with whom the prompt cache is shared. Default: with all who send no salt.
+   * Whether and with whom the prefix cache is shared. Default: with all who send no salt.
    * </pre>
    *
    * <code>.mlx_grpc.v1.CacheControl cache = 14 [json_name = "cache"];</code>

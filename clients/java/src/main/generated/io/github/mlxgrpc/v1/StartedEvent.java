@@ -215,7 +215,7 @@ private static final long serialVersionUID = 0L;
   private int cachedPromptTokens_ = 0;
   /**
    * <pre>
-   * How many of these came from the prompt cache.
+   * How many of these came from the prefix cache.
    * </pre>
    *
    * <code>uint32 cached_prompt_tokens = 5 [json_name = "cachedPromptTokens"];</code>
@@ -984,7 +984,7 @@ private static final long serialVersionUID = 0L;
     private int cachedPromptTokens_ ;
     /**
      * <pre>
-     * How many of these came from the prompt cache.
+     * How many of these came from the prefix cache.
      * </pre>
      *
      * <code>uint32 cached_prompt_tokens = 5 [json_name = "cachedPromptTokens"];</code>
@@ -996,7 +996,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How many of these came from the prompt cache.
+     * How many of these came from the prefix cache.
      * </pre>
      *
      * <code>uint32 cached_prompt_tokens = 5 [json_name = "cachedPromptTokens"];</code>
@@ -1012,7 +1012,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How many of these came from the prompt cache.
+     * How many of these came from the prefix cache.
      * </pre>
      *
      * <code>uint32 cached_prompt_tokens = 5 [json_name = "cachedPromptTokens"];</code>

@@ -82,7 +82,7 @@ public interface StartedEventOrBuilder extends
 
   /**
    * <pre>
-   * How many of these came from the prompt cache.
+   * How many of these came from the prefix cache.
    * </pre>
    *
    * <code>uint32 cached_prompt_tokens = 5 [json_name = "cachedPromptTokens"];</code>

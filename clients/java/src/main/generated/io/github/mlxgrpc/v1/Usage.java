@@ -71,7 +71,7 @@ private static final long serialVersionUID = 0L;
   private int cachedPromptTokens_ = 0;
   /**
    * <pre>
-   * How many of these came from the prompt cache.
+   * How many of these came from the prefix cache.
    * </pre>
    *
    * <code>uint32 cached_prompt_tokens = 2 [json_name = "cachedPromptTokens"];</code>
@@ -491,7 +491,7 @@ private static final long serialVersionUID = 0L;
     private int cachedPromptTokens_ ;
     /**
      * <pre>
-     * How many of these came from the prompt cache.
+     * How many of these came from the prefix cache.
      * </pre>
      *
      * <code>uint32 cached_prompt_tokens = 2 [json_name = "cachedPromptTokens"];</code>
@@ -503,7 +503,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How many of these came from the prompt cache.
+     * How many of these came from the prefix cache.
      * </pre>
      *
      * <code>uint32 cached_prompt_tokens = 2 [json_name = "cachedPromptTokens"];</code>
@@ -519,7 +519,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How many of these came from the prompt cache.
+     * How many of these came from the prefix cache.
      * </pre>
      *
      * <code>uint32 cached_prompt_tokens = 2 [json_name = "cachedPromptTokens"];</code>

@@ -22,7 +22,7 @@ public interface UsageOrBuilder extends
 
   /**
    * <pre>
-   * How many of these came from the prompt cache.
+   * How many of these came from the prefix cache.
    * </pre>
    *
    * <code>uint32 cached_prompt_tokens = 2 [json_name = "cachedPromptTokens"];</code>
