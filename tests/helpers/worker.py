@@ -75,7 +75,7 @@ class ChildWorker:
     def __init__(self, stderr: BinaryIO | int | None = None) -> None:
         child_in, self._to_child = os.pipe()
         self.outbox_fd, child_out = os.pipe()
-        command = [sys.executable, "-m", "mlx_grpc.engine.worker.loop"]
+        command = [sys.executable, "-m", "mlx_grpc.engine.worker"]
         command += ["--in-fd", str(child_in), "--out-fd", str(child_out)]
         self.process = subprocess.Popen(
             command, pass_fds=(child_in, child_out), stdin=subprocess.DEVNULL, stderr=stderr

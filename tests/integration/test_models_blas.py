@@ -16,7 +16,7 @@ from mlx_grpc.engine.accel.cpu.blas import load_openblas, usable_cpus
 PRODUCT = """
 import sys
 from pathlib import Path
-from mlx_grpc.models.blas import load_openblas
+from mlx_grpc.engine.accel.cpu.blas import load_openblas
 print(load_openblas(Path(sys.argv[1])))
 import mlx.core as mx
 a, b = mx.arange(12.0).reshape(3, 4), mx.arange(20.0).reshape(4, 5)
@@ -26,7 +26,7 @@ print((a @ b).tolist() == (a[:, :, None] * b[None, :, :]).sum(axis=1).tolist())
 FEW_ROWS = """
 import sys
 from pathlib import Path
-from mlx_grpc.models.blas import load_openblas
+from mlx_grpc.engine.accel.cpu.blas import load_openblas
 load_openblas(Path(sys.argv[1]))
 import mlx.core as mx
 import numpy as np

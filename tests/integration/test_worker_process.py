@@ -21,7 +21,7 @@ from tests.helpers.worker import PATIENCE_SECONDS, ChildWorker, generate, load, 
 PARENT = """
 import sys, threading
 from tests.helpers_worker import *
-from mlx_grpc.engine.script import Fault, Script
+from mlx_grpc.engine.scripted.script import Fault, Script
 from mlx_grpc.engine.messages import Submit
 worker = ChildWorker()
 load(worker, Script(faults=[Fault("hang", "hang")]))
@@ -61,7 +61,7 @@ def test_it_ends_cleanly_when_its_inbox_closes(worker: ChildWorker) -> None:
 def test_it_does_not_import_mlx_for_a_script() -> None:
     """The scripted model needs neither MLX nor mlx_lm."""
     code = (
-        "import sys, mlx_grpc.engine.worker.loop as w, mlx_grpc.engine.messages as m;"
+        "import sys, mlx_grpc.engine.worker.open as w, mlx_grpc.engine.messages as m;"
         "w.open_engine(m.Load('script:', 1));"
         "sys.exit(any(name.partition('.')[0] in ('mlx', 'mlx_lm') for name in sys.modules))"
     )

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The child process; returns its exit code. What libraries print goes to stderr, since stdout may be the
     server's own. Ctrl-C and a service manager's SIGTERM reach the whole process group, but the server alone
     decides."""
-    parser = argparse.ArgumentParser(prog="mlx_grpc.engine.worker.loop", description=__doc__)
+    parser = argparse.ArgumentParser(prog="mlx_grpc.engine.worker", description=__doc__)
     parser.add_argument("--in-fd", type=int, required=True, help="the pipe that frames come from")
     parser.add_argument("--out-fd", type=int, required=True, help="the pipe that frames go to")
     fds = parser.parse_args(arguments)
