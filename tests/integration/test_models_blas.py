@@ -46,7 +46,7 @@ for _ in range(300):
 THREADS = """
 import ctypes, sys
 from pathlib import Path
-from mlx_grpc.models import blas
+from mlx_grpc.engine.accel.cpu import blas
 blas.load_openblas(Path(sys.argv[1]))
 library = ctypes.CDLL(str(blas._packaged_library()))
 def count():

@@ -20,7 +20,7 @@ from tests.helpers.worker import PATIENCE_SECONDS, ChildWorker, generate, load, 
 # Starts a worker as a server does, hangs it in a step, tells the worker's pid, and waits to be killed.
 PARENT = """
 import sys, threading
-from tests.helpers_worker import *
+from tests.helpers.worker import *
 from mlx_grpc.engine.scripted.script import Fault, Script
 from mlx_grpc.engine.messages import Submit
 worker = ChildWorker()
