@@ -6,7 +6,7 @@
     plan = scheduler.plan(now)
     to_cancel = scheduler.apply(plan, now)       # at once after plan, nothing else in between
     # hand plan.admit and to_cancel to the engine; later, as the engine reports:
-    scheduler.first_token(key, now); scheduler.finished(key, now)
+    scheduler.ledger.first_token(key, now); scheduler.ledger.finished(key, now)
 
 Everyone accepted ends exactly once: finished, removed, or cancelled while waiting. A passed deadline is one
 of the latter two. One owner, one thread: there is no lock and no clock in here.
@@ -20,9 +20,11 @@ from itertools import chain, islice
 from mlx_grpc.errors import QueueFull
 from mlx_grpc.request import Queued
 from mlx_grpc.schedule import refusals
-from mlx_grpc.schedule.admission import choose
+from mlx_grpc.schedule.admission import Batch, choose
+from mlx_grpc.schedule.budget import KvBudget
 from mlx_grpc.schedule.entry import Entry, Limits, Plan
 from mlx_grpc.schedule.ledger import Ledger, UnknownRequest
+from mlx_grpc.schedule.rates import Rates
 
 __all__ = ["Entry", "Limits", "Plan", "Scheduler", "UnknownRequest"]
 
@@ -31,8 +33,34 @@ RATES_TRUSTED_SECONDS = 60.0
 start could refuse every call with a deadline, nothing would run, and nothing better would be measured."""
 
 
-class Scheduler(Ledger):
-    """Decides for one engine; what it is told, and what can be read of it, is Ledger's."""
+class Scheduler:
+    """Decides for one engine. What it decides by is told to it; what happened is written into `ledger`, by its caller
+    and by `submit` and `apply`."""
+
+    def __init__(self, limits: Limits, budget: KvBudget | None = None, rates: Rates | None = None) -> None:
+        self.ledger = Ledger(limits.ageing_seconds, rates)
+        self.limits = limits
+        self.budget = budget or KvBudget(0, 0)
+        """Rows that run already go on when it changes, and whoever was accepted stays so."""
+        self.row_limit = limits.max_rows
+        self.gather_seconds = limits.gather_seconds
+        """As in `limits`, until the engine's device says otherwise."""
+        self.others_bytes = 0
+        """KV bytes that other engines of the device have reserved: not for these rows now, but not gone for good."""
+        self.eligible: frozenset[int] | None = None
+        """Who alone may enter now, while the suspects of a crash are tried; None for everybody."""
+        self._refused_since: tuple[int, int] = (0, 0)
+        """Refusals in a row, and how many departures from the queue there had been then."""
+
+    @property
+    def kv_reserved_bytes(self) -> int:
+        """Peak bytes that the running rows may take, as the budget counts them."""
+        return self.budget.batch_bytes(self.ledger.running, self.ledger.longest_running_tokens)
+
+    def set_row_limit(self, rows: int) -> None:
+        """Let at most `rows` run at once from now on (0: none; never above max_rows). Rows that run already
+        go on."""
+        self.row_limit = max(0, min(rows, self.limits.max_rows))
 
     def submit(self, entry: Entry, now_seconds: float) -> Queued:
         """Accept `entry`; returns its place in the queue and its estimated wait (None: nothing measured yet).
@@ -43,7 +71,7 @@ class Scheduler(Ledger):
         `max_waiting` 0 a request that can run at once is accepted. One that would wait alone is not refused
         for its tokens.
         """
-        if entry.key in self._requests:
+        if entry.key in self.ledger:
             raise ValueError(f"request {entry.key} is alive already")
         if not self.budget.can_ever_fit(entry.reserved_tokens):
             raise refusals.never_fits(entry, self.budget)
@@ -53,8 +81,8 @@ class Scheduler(Ledger):
             raise self._queue_full()
         departures = self._departures_before(entry, now_seconds)
         self._check_deadline(entry, departures, now_seconds)
-        position = self._enter(entry, now_seconds)
-        return Queued(position, self.rates.estimated_wait_seconds(departures, self._turning_rows()))
+        position = self.ledger.enter(entry, now_seconds)
+        return Queued(position, self.ledger.rates.estimated_wait_seconds(departures, self._turning_rows()))
 
     def plan(self, now_seconds: float) -> Plan:
         """What to do now. Changes nothing: asked twice, it answers the same.
@@ -62,8 +90,8 @@ class Scheduler(Ledger):
         `expired` holds those whose deadline has come, waiting or with a row; those leaving already are left
         out.
         """
-        expired, wake_at_seconds = self._deadlines.due(now_seconds)
-        chosen = self._choose(self._queue, now_seconds)
+        expired, wake_at_seconds = self.ledger.deadlines.due(now_seconds)
+        chosen = self._choose(self.ledger.queue, now_seconds)
         gather_until = self._gather_until(chosen)
         if gather_until is not None and gather_until > now_seconds:
             chosen = []
@@ -72,40 +100,40 @@ class Scheduler(Ledger):
 
     def apply(self, plan: Plan, now_seconds: float) -> tuple[int, ...]:
         """Carry out a plan just made. Returns the expired that hold a row, for the engine to cancel."""
-        self.admitted(plan.admit, now_seconds)
-        with_row = tuple(key for key in plan.expired if not self.cancel_waiting(key))
+        self.ledger.admitted(plan.admit, now_seconds)
+        with_row = tuple(key for key in plan.expired if not self.ledger.cancel_waiting(key))
         for key in with_row:
-            self.leaving(key, now_seconds)
+            self.ledger.leaving(key, now_seconds)
         return with_row
 
     def _choose(self, waiting: Iterable[Entry], now_seconds: float) -> list[Entry]:
-        if len(self._running) >= self.row_limit:
+        if self.ledger.running >= self.row_limit:
             return []
         if self.eligible is not None:
             waiting = [entry for entry in waiting if entry.key in self.eligible]
         budget = self.budget
         if self.others_bytes and not budget.unlimited:
             budget = budget.with_total(max(1, budget.total_bytes - self.others_bytes))
-        return choose(waiting, self._batch(), budget, self.limits, self._overtaken, now_seconds)
+        return choose(waiting, self._batch(), budget, self.limits, self.ledger.overtaken, now_seconds)
 
     def _gather_until(self, chosen: list[Entry]) -> float | None:
         """Until when `chosen` wait for company; None when the engine is idle, or they are enough or fill the batch."""
-        if not chosen or not self._running or len(self._running) + len(chosen) >= self.row_limit:
+        if not chosen or not self.ledger.running or self.ledger.running + len(chosen) >= self.row_limit:
             return None
         if len(chosen) >= self.limits.gather_rows:
             return None
         return min(entry.arrived_seconds for entry in chosen) + self.gather_seconds
 
     def _has_place(self, entry: Entry, now_seconds: float) -> bool:
-        left = self._queue.limited_count + 1
-        left_tokens = self._queue.limited_tokens + entry.prompt_tokens
+        left = self.ledger.queue.limited_count + 1
+        left_tokens = self.ledger.queue.limited_tokens + entry.prompt_tokens
         if self._within_limits(left, left_tokens):
             return True
         # In the place that it would get: one of high priority may take the room of several that wait.
-        waiting = iter(self._queue)
-        before = islice(waiting, self._queue.tail_position(entry.priority, now_seconds))
+        waiting = iter(self.ledger.queue)
+        before = islice(waiting, self.ledger.queue.tail_position(entry.priority, now_seconds))
         for chosen in self._choose(chain(before, (entry,), waiting), now_seconds):
-            if chosen.key == entry.key or self._queue.is_limited(chosen.key):
+            if chosen.key == entry.key or self.ledger.queue.is_limited(chosen.key):
                 left -= 1
                 left_tokens -= chosen.prompt_tokens
         return self._within_limits(left, left_tokens)
@@ -116,26 +144,33 @@ class Scheduler(Ledger):
 
     def _queue_full(self) -> QueueFull:
         # Each refusal is told to come one departure after the one before, or all would come back at once.
-        self._refused_in_a_row += 1
-        retry_seconds = self.rates.estimated_wait_seconds(self._refused_in_a_row, self._turning_rows())
-        return refusals.queue_full(self._queue.limited_count, retry_seconds)
+        departures = self.ledger.queue_departures
+        refused = self._refused_since[0] + 1 if self._refused_since[1] == departures else 1
+        self._refused_since = (refused, departures)
+        retry_seconds = self.ledger.rates.estimated_wait_seconds(refused, self._turning_rows())
+        return refusals.queue_full(self.ledger.queue.limited_count, retry_seconds)
+
+    def _batch(self) -> Batch:
+        rows = self.ledger.running
+        free_rows = max(0, self.row_limit - rows)
+        return Batch(rows, self.ledger.longest_running_tokens, free_rows, alone=self.others_bytes == 0)
 
     def _turning_rows(self) -> int:
         """Rows whose departures make room: those that run, or would."""
-        return len(self._running) or self.row_limit or 1
+        return self.ledger.running or self.row_limit or 1
 
     def _departures_before(self, entry: Entry, now_seconds: float) -> int:
         batch = self._batch()
         fits = self.budget.batch_fits(batch.rows + 1, max(batch.longest_tokens, entry.reserved_tokens))
         free_rows = batch.free_rows if fits else 0
-        return max(0, self._queue.tail_position(entry.priority, now_seconds) + 1 - free_rows)
+        return max(0, self.ledger.queue.tail_position(entry.priority, now_seconds) + 1 - free_rows)
 
     def _check_deadline(self, entry: Entry, departures: int, now_seconds: float) -> None:
-        seen = self._engine_seen_seconds
+        seen = self.ledger.engine_seen_seconds
         if entry.deadline_seconds is None or seen is None or now_seconds - seen > RATES_TRUSTED_SECONDS:
             return
         tokens = entry.prompt_tokens if entry.prefill_tokens is None else entry.prefill_tokens
-        needed = self.rates.first_token_seconds(tokens, departures, self._turning_rows())
+        needed = self.ledger.rates.first_token_seconds(tokens, departures, self._turning_rows())
         left_seconds = entry.deadline_seconds - now_seconds
         if needed is not None and needed / refusals.SPEED_DRIFT > left_seconds:
             raise refusals.deadline_unreachable(left_seconds, needed)

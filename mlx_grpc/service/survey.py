@@ -108,13 +108,13 @@ class Survey:
             context_length=host.context_length,
             weights_bytes=info.weights_bytes if info else 0,
             engine_memory_bytes=resident_bytes(host.engine_pid),
-            queue_depth=scheduler.waiting,
+            queue_depth=scheduler.ledger.waiting,
             queue_limit=scheduler.limits.max_waiting,
             queue_by_priority={
-                priority.name.lower(): count for priority, count in scheduler.waiting_by_priority.items()
+                priority.name.lower(): count for priority, count in scheduler.ledger.waiting_by_priority.items()
             },
-            queue_tokens=scheduler.waiting_tokens,
-            active_rows=scheduler.running,
+            queue_tokens=scheduler.ledger.waiting_tokens,
+            active_rows=scheduler.ledger.running,
             row_limit=scheduler.row_limit,
             kv_reserved_bytes=scheduler.kv_reserved_bytes,
             kv_used_bytes=dispatcher.kv_bytes,
@@ -130,7 +130,7 @@ class Survey:
     def _running(self) -> tuple[RunningRequest, ...]:
         """The oldest first."""
         live = [
-            (generation, host.dispatcher.scheduler.state(generation.key))
+            (generation, host.dispatcher.scheduler.ledger.state(generation.key))
             for host in self._service.catalog.hosts
             for generation in host.dispatcher.live
         ]

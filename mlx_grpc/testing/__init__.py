@@ -65,7 +65,7 @@ class LocalServer:
     @property
     def active_rows(self) -> int:
         """Requests that hold a row of the default model's batch now."""
-        return self.catalog.get("").dispatcher.scheduler.running
+        return self.catalog.get("").dispatcher.scheduler.ledger.running
 
 
 @asynccontextmanager

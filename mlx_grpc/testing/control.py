@@ -94,7 +94,7 @@ class Control:
         stats, dispatcher = server.server.stats, server.catalog.get("").dispatcher
         return {
             "active_rows": server.active_rows,
-            "waiting": dispatcher.scheduler.waiting,
+            "waiting": dispatcher.scheduler.ledger.waiting,
             "accepted": stats.accepted.total(),
             "refused": stats.refused.total(),
             "completed": stats.completed.total(),

@@ -34,7 +34,7 @@ def simulate(arrivals_per_second: float, window_seconds: float, seed: int = 1) -
     now, come, busy_seconds = 0.0, 0, 0.0
     left: dict[int, int] = {}
     firsts: list[float] = []
-    while come < REQUESTS or left or scheduler.waiting:
+    while come < REQUESTS or left or scheduler.ledger.waiting:
         while come < REQUESTS and arrivals[come] <= now:
             scheduler.submit(Entry(come, Priority.NORMAL, PROMPT_TOKENS, 256, arrivals[come]), arrivals[come])
             come += 1
@@ -49,16 +49,16 @@ def simulate(arrivals_per_second: float, window_seconds: float, seed: int = 1) -
         left = {key: tokens - 1 for key, tokens in left.items()}
         ended = [key for key, tokens in left.items() if tokens == 0]
         for key in ended:
-            scheduler.finished(key, now)
+            scheduler.ledger.finished(key, now)
             del left[key]
         now += LEAVE_SECONDS if ended else 0.0
         if plan.admit:
             now += PREFILL_SECONDS[0] + PREFILL_SECONDS[1] * len(plan.admit) + JOIN_SECONDS
             for key in plan.admit:
-                scheduler.first_token(key, now)
+                scheduler.ledger.first_token(key, now)
                 left[key] = NEW_TOKENS
                 firsts.append(now - arrivals[key])
-        busy_seconds += scheduler.running * (now - began)
+        busy_seconds += scheduler.ledger.running * (now - began)
     span = now - arrivals[0]
     tokens = REQUESTS * NEW_TOKENS
     return tokens / span, busy_seconds / span, statistics.median(firsts), statistics.quantiles(firsts, n=20)[-1]

@@ -64,7 +64,7 @@ async def test_a_call_that_is_left_in_the_queue_never_enters(how: str) -> None:
                 await read_until(call, "queued")
                 await _leave(call, how, wire.cut)
             dispatcher = server.catalog.get("").dispatcher
-            await until(api, lambda: dispatcher.scheduler.waiting == 0)
+            await until(api, lambda: dispatcher.scheduler.ledger.waiting == 0)
             gate.open()
             await read_all(first)
             await dispatcher.idle()

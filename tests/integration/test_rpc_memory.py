@@ -38,7 +38,7 @@ async def test_a_model_waits_for_what_another_holds_and_then_runs() -> None:
         waiting = api.stream(rows_of("two", 4 * ROW_TOKENS))
         queued = await read_until(waiting, "queued")
         assert queued[-1].queued.position == 0
-        assert server.catalog.get("two").dispatcher.scheduler.running == 0
+        assert server.catalog.get("two").dispatcher.scheduler.ledger.running == 0
         gate.open()
         finished, second = await asyncio.gather(read_all(large), read_all(waiting))
     assert finished[-1].completed.usage.completion_tokens == 8 * ROW_TOKENS

@@ -30,7 +30,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.next_key = 0
 
     def keys_in(self, *states: State) -> list[int]:
-        return [key for key in self.entries if self.scheduler.state(key) in states]
+        return [key for key in self.entries if self.scheduler.ledger.state(key) in states]
 
     def end(self, key: int, how: str) -> None:
         assert key not in self.ended, f"{key} ended twice: {self.ended[key]}, {how}"
@@ -50,12 +50,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         key = self.next_key = self.next_key + 1
         deadline = None if seconds_left is None else self.now + seconds_left
         entry = Entry(key, priority, prompt, prompt + max_tokens, self.now, deadline)
-        before = self.scheduler.waiting, self.scheduler.waiting_tokens
+        before = self.scheduler.ledger.waiting, self.scheduler.ledger.waiting_tokens
         try:
             queued = self.scheduler.submit(entry, self.now)
         except (QueueFull, NeverFits, DeadlineUnreachable) as refused:
-            assert (self.scheduler.waiting, self.scheduler.waiting_tokens) == before
-            assert self.scheduler.state(key) is State.DONE
+            assert (self.scheduler.ledger.waiting, self.scheduler.ledger.waiting_tokens) == before
+            assert self.scheduler.ledger.state(key) is State.DONE
             self.refusals.append(refused)
             return
         self.entries[key] = entry
@@ -84,7 +84,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         for key in plan.expired:
             if key in waiting:
                 self.end(key, "expired")
-        if plan.admit and self.scheduler.running > 1:
+        if plan.admit and self.scheduler.ledger.running > 1:
             assert self.scheduler.kv_reserved_bytes <= self.scheduler.budget.total_bytes
         self.resumed -= set(plan.admit)
 
@@ -96,14 +96,14 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.keys_in(State.PREFILL))
     @rule(data=st.data())
     def first_token(self, data: st.DataObject) -> None:
-        self.scheduler.first_token(data.draw(st.sampled_from(self.keys_in(State.PREFILL))), self.now)
+        self.scheduler.ledger.first_token(data.draw(st.sampled_from(self.keys_in(State.PREFILL))), self.now)
 
-    @precondition(lambda self: self.scheduler.running)
+    @precondition(lambda self: self.scheduler.ledger.running)
     @rule(data=st.data(), natural=st.booleans(), seconds=st.floats(0.001, 2.0))
     def a_row_ends(self, data: st.DataObject, natural: bool, seconds: float) -> None:
         key = data.draw(st.sampled_from(self.keys_in(State.PREFILL, State.DECODE, State.LEAVING)))
-        self.scheduler.record_step(seconds, self.scheduler.running, self.entries[key].prompt_tokens)
-        (self.scheduler.finished if natural else self.scheduler.removed)(key, self.now)
+        self.scheduler.ledger.record_step(seconds, self.scheduler.ledger.running, self.entries[key].prompt_tokens)
+        (self.scheduler.ledger.finished if natural else self.scheduler.ledger.removed)(key, self.now)
         self.end(key, "finished" if natural else "removed")
 
     @precondition(lambda self: self.keys_in(State.WAITING, State.PREFILL, State.DECODE, State.LEAVING))
@@ -111,16 +111,16 @@ class SchedulerMachine(RuleBasedStateMachine):
     def a_client_leaves(self, data: st.DataObject) -> None:
         alive = self.keys_in(State.WAITING, State.PREFILL, State.DECODE, State.LEAVING)
         key = data.draw(st.sampled_from(alive))
-        if self.scheduler.cancel_waiting(key):
+        if self.scheduler.ledger.cancel_waiting(key):
             self.end(key, "cancelled")
         else:
-            self.scheduler.leaving(key, self.now)
+            self.scheduler.ledger.leaving(key, self.now)
 
     @rule()
     def the_engine_crashes(self) -> None:
         leaving = self.keys_in(State.LEAVING)
         running = self.keys_in(State.PREFILL, State.DECODE)
-        back = self.scheduler.crashed(self.now)
+        back = self.scheduler.ledger.crashed(self.now)
         assert sorted(back) == running
         self.resumed |= set(back)
         for key in leaving:
@@ -136,16 +136,16 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(total=st.integers(1, BUDGET))
     def less_or_more_memory(self, total: int) -> None:
-        self.scheduler.set_budget(self.scheduler.budget.with_total(total))
+        self.scheduler.budget = self.scheduler.budget.with_total(total)
 
     @invariant()
     def books_agree(self) -> None:
         waiting = self.keys_in(State.WAITING)
         rows = self.keys_in(State.PREFILL, State.DECODE, State.LEAVING)
-        assert (self.scheduler.waiting, self.scheduler.running) == (len(waiting), len(rows))
-        assert self.scheduler.running <= MAX_ROWS
-        assert self.scheduler.waiting_tokens == sum(self.entries[key].prompt_tokens for key in waiting)
-        assert sum(self.scheduler.waiting_by_priority.values()) == len(waiting)
+        assert (self.scheduler.ledger.waiting, self.scheduler.ledger.running) == (len(waiting), len(rows))
+        assert self.scheduler.ledger.running <= MAX_ROWS
+        assert self.scheduler.ledger.waiting_tokens == sum(self.entries[key].prompt_tokens for key in waiting)
+        assert sum(self.scheduler.ledger.waiting_by_priority.values()) == len(waiting)
         assert set(self.entries) - set(waiting) - set(rows) == set(self.ended)
 
     @invariant()
@@ -160,10 +160,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         for _ in range(2 * len(self.entries) + 1):
             self.plan_and_act()
             for key in self.keys_in(State.PREFILL, State.DECODE, State.LEAVING):
-                self.scheduler.finished(key, self.now)
+                self.scheduler.ledger.finished(key, self.now)
                 self.end(key, "finished")
         assert set(self.ended) == set(self.entries)
-        assert (self.scheduler.waiting, self.scheduler.running, self.scheduler.waiting_tokens) == (0, 0, 0)
+        assert (self.scheduler.ledger.waiting, self.scheduler.ledger.running, self.scheduler.ledger.waiting_tokens) == (
+            0,
+            0,
+            0,
+        )
 
 
 TestScheduler = SchedulerMachine.TestCase

@@ -52,8 +52,8 @@ def measured(one: Scheduler, *, residence: float = 2.0, now: float = 0.0) -> Sch
     """One request of 1,000 prompt tokens a second has come and gone."""
     one.submit(entry(-1, arrived=now - residence), now - residence)
     step(one, now - residence)
-    one.record_step(1.0, 1, 1000)
-    one.finished(-1, now)
+    one.ledger.record_step(1.0, 1, 1000)
+    one.ledger.finished(-1, now)
     return one
 
 
@@ -84,8 +84,8 @@ def test_a_full_queue_refuses() -> None:
     submit_all(one, entry(1), entry(2))
     with pytest.raises(QueueFull, match="the queue is full"):
         one.submit(entry(3), 0.0)
-    assert one.waiting == 2
-    assert one.state(3) is State.DONE
+    assert one.ledger.waiting == 2
+    assert one.ledger.state(3) is State.DONE
 
 
 def test_what_can_run_at_once_needs_no_place_in_the_queue() -> None:
@@ -113,7 +113,7 @@ def test_waiting_tokens_are_limited() -> None:
     with pytest.raises(QueueFull):
         one.submit(entry(3, prompt=41), 0.0)
     one.submit(entry(4, prompt=40), 0.0)
-    assert one.waiting_tokens == 100
+    assert one.ledger.waiting_tokens == 100
 
 
 def test_a_giant_prompt_may_wait_alone() -> None:
@@ -142,7 +142,7 @@ def test_retry_has_bounds(residence: float | None, told: float) -> None:
     """Never less than 50 ms, never more than a minute, a second where nothing was measured."""
     one = scheduler(max_waiting=0, rows=1)
     if residence is not None:
-        one.rates.record_finished(residence)
+        one.ledger.rates.record_finished(residence)
     submit_all(one, entry(1))
     with pytest.raises(QueueFull) as refused:
         one.submit(entry(2), 0.0)
@@ -202,7 +202,7 @@ def test_a_key_is_used_once_at_a_time() -> None:
     submit_all(one, entry(1))
     with pytest.raises(ValueError, match="alive already"):
         one.submit(entry(1), 0.0)
-    one.cancel_waiting(1)
+    one.ledger.cancel_waiting(1)
     submit_all(one, entry(1))
 
 
@@ -215,7 +215,7 @@ def test_rows_are_limited() -> None:
     submit_all(one, entry(1, LOW), entry(2), entry(3, HIGH))
     assert step(one).admit == (3, 2)
     assert step(one).admit == ()
-    assert (one.running, one.waiting) == (2, 1)
+    assert (one.ledger.running, one.ledger.waiting) == (2, 1)
 
 
 def test_planning_changes_nothing() -> None:
@@ -238,9 +238,9 @@ def test_a_leaving_row_still_holds_its_place() -> None:
     one = scheduler(rows=1)
     submit_all(one, entry(1), entry(2))
     step(one)
-    one.leaving(1, 0.0)
+    one.ledger.leaving(1, 0.0)
     assert step(one).admit == ()
-    one.removed(1, 0.0)
+    one.ledger.removed(1, 0.0)
     assert step(one).admit == (2,)
 
 
@@ -250,9 +250,9 @@ def test_small_ones_may_overtake_one_that_does_not_fit_but_not_for_ever() -> Non
     submit_all(one, entry(0, reserved=10), entry(1, reserved=100), *(entry(key) for key in range(2, 9)))
     assert step(one).admit == (0, 2, 3)
     for key in (0, 2):
-        one.finished(key, 0.0)
+        one.ledger.finished(key, 0.0)
         assert step(one).admit == (), "two have overtaken: now it is held free"
-    one.finished(3, 0.0)
+    one.ledger.finished(3, 0.0)
     assert step(one).admit == (1,)
 
 
@@ -270,9 +270,9 @@ def test_a_shrunk_budget_lets_the_accepted_run_alone() -> None:
     """Whoever was accepted does not wait for ever: with no other row it enters, whatever the budget is."""
     one = scheduler(kv_bytes=100)
     submit_all(one, entry(1, reserved=80), entry(2, reserved=10))
-    one.set_budget(one.budget.with_total(40))
+    one.budget = one.budget.with_total(40)
     assert step(one).admit == (1,)
-    one.finished(1, 0.0)
+    one.ledger.finished(1, 0.0)
     assert step(one).admit == (2,)
 
 
@@ -297,7 +297,7 @@ def test_low_ends_under_constant_high_load() -> None:
         (key,) = step(one, float(second)).admit
         if key == 1000:
             entered_at = second
-        one.finished(key, float(second))
+        one.ledger.finished(key, float(second))
     assert entered_at is not None
     assert 20 <= entered_at <= 30
 
@@ -337,7 +337,7 @@ def test_deadlines_pass_in_the_queue_and_in_the_batch() -> None:
     plan = one.plan(5.0)
     assert plan.expired == (1, 2)
     assert one.apply(plan, 5.0) == (1,)
-    assert (one.state(1), one.state(2)) == (State.LEAVING, State.DONE)
+    assert (one.ledger.state(1), one.ledger.state(2)) == (State.LEAVING, State.DONE)
     assert one.plan(6.0) == Plan()
 
 
@@ -353,8 +353,8 @@ def test_a_cancel_in_the_queue_ends_at_once() -> None:
     one = scheduler(rows=1)
     submit_all(one, entry(1), entry(2))
     step(one)
-    assert [one.cancel_waiting(key) for key in (1, 2, 3)] == [False, True, False]
-    assert (one.running, one.waiting) == (1, 0)
+    assert [one.ledger.cancel_waiting(key) for key in (1, 2, 3)] == [False, True, False]
+    assert (one.ledger.running, one.ledger.waiting) == (1, 0)
 
 
 def test_a_cancel_that_meets_the_end() -> None:
@@ -362,10 +362,10 @@ def test_a_cancel_that_meets_the_end() -> None:
     one = scheduler()
     submit_all(one, entry(1))
     step(one)
-    one.leaving(1, 0.0)
-    one.finished(1, 0.0)
+    one.ledger.leaving(1, 0.0)
+    one.ledger.finished(1, 0.0)
     with pytest.raises(UnknownRequest, match="request 1 is not alive"):
-        one.removed(1, 0.0)
+        one.ledger.removed(1, 0.0)
 
 
 def test_a_crash_puts_rows_back_before_all_others() -> None:
@@ -374,12 +374,12 @@ def test_a_crash_puts_rows_back_before_all_others() -> None:
     submit_all(one, entry(1, LOW), entry(2), entry(3))
     step(one)
     submit_all(one, entry(4, HIGH))
-    one.first_token(1, 0.0)
-    one.leaving(2, 0.0)
-    assert one.crashed(1.0) == (3, 1)
-    assert (one.running, one.waiting, one.state(2)) == (0, 3, State.DONE)
+    one.ledger.first_token(1, 0.0)
+    one.ledger.leaving(2, 0.0)
+    assert one.ledger.crashed(1.0) == (3, 1)
+    assert (one.ledger.running, one.ledger.waiting, one.ledger.state(2)) == (0, 3, State.DONE)
     assert step(one).admit == (3, 1, 4)
-    one.first_token(1, 1.0)
+    one.ledger.first_token(1, 1.0)
 
 
 def test_the_resumed_count_against_no_limit() -> None:
@@ -387,7 +387,7 @@ def test_the_resumed_count_against_no_limit() -> None:
     one = scheduler(max_waiting=1, rows=1)
     submit_all(one, entry(1))
     step(one)
-    one.crashed(0.0)
+    one.ledger.crashed(0.0)
     submit_all(one, entry(2))
     with pytest.raises(QueueFull):
         one.submit(entry(3), 0.0)
@@ -398,7 +398,7 @@ def test_deadlines_are_checked_again_before_resuming() -> None:
     one = scheduler()
     submit_all(one, entry(1, deadline=5.0))
     step(one)
-    one.crashed(4.0)
+    one.ledger.crashed(4.0)
     assert one.plan(5.0) == Plan((), (1,), None)
 
 
@@ -407,17 +407,17 @@ def test_what_a_state_forbids_is_an_error() -> None:
     one = scheduler()
     submit_all(one, entry(1))
     with pytest.raises(IllegalTrigger, match="FIRST_TOKEN is not allowed in state WAITING"):
-        one.first_token(1, 0.0)
+        one.ledger.first_token(1, 0.0)
     step(one)
     with pytest.raises(IllegalTrigger, match="ADMIT is not allowed in state PREFILL"):
-        one.admitted([1], 0.0)
+        one.ledger.admitted([1], 0.0)
 
 
 def test_waiting_is_counted_by_class() -> None:
     """For the metrics: how many of each class wait."""
     one = scheduler()
     submit_all(one, entry(1, LOW), entry(2, LOW), entry(3, HIGH))
-    assert one.waiting_by_priority == {HIGH: 1, NORMAL: 0, LOW: 2}
+    assert one.ledger.waiting_by_priority == {HIGH: 1, NORMAL: 0, LOW: 2}
 
 
 @pytest.mark.parametrize(
@@ -462,9 +462,9 @@ def lines_of_one_round(one: Scheduler) -> int:
         submit_all(one, *(entry(key, HIGH, deadline=50.0) for key in (-1, -2, -3, -4)))
         with pytest.raises(QueueFull):
             one.submit(entry(-5), 0.0)
-        one.finished(0, 1.0)
+        one.ledger.finished(0, 1.0)
         step(one, 1.0)
-        one.cancel_waiting(50)
+        one.ledger.cancel_waiting(50)
     finally:
         sys.settrace(before)
     return lines

@@ -95,7 +95,7 @@ class Dispatcher(LiveCalls):
     @property
     def stalled_seconds(self) -> float:
         """How long the engine has had work and delivered nothing; 0 without work or without an engine."""
-        if self._send is None or not self.scheduler.running:
+        if self._send is None or not self.scheduler.ledger.running:
             return 0.0
         return self._loop.time() - self.last_delivery_seconds
 
@@ -109,7 +109,7 @@ class Dispatcher(LiveCalls):
         """The engine is gone. Its rows wait again, in front of all others; returns the keys of those."""
         self._send = None
         self.active_rows = self.kv_bytes = self.memory_bytes = 0
-        running = self.scheduler.crashed(self._loop.time())
+        running = self.scheduler.ledger.crashed(self._loop.time())
         self._reserve()
         self._settle()
         return running
@@ -121,7 +121,7 @@ class Dispatcher(LiveCalls):
         self.active_rows, self.kv_bytes, self.memory_bytes = step.active_rows, step.kv_bytes, step.memory_bytes
         self._stats.generated_tokens[self._model] += len(step.tokens)
         prefilled_tokens = self._deliver_prefill(step)
-        self.scheduler.record_step(step.seconds, len(step.tokens), prefilled_tokens)
+        self.scheduler.ledger.record_step(step.seconds, len(step.tokens), prefilled_tokens)
         if step.tokens:
             self._recovery.stepped()
         leaving = self._deliver_tokens(step, now_seconds)
@@ -159,8 +159,8 @@ class Dispatcher(LiveCalls):
         for token in step.tokens:
             generation = self._live.get(token.row_id)
             if generation is not None:
-                if self.scheduler.state(token.row_id) is State.PREFILL:
-                    self.scheduler.first_token(token.row_id, now_seconds)
+                if self.scheduler.ledger.state(token.row_id) is State.PREFILL:
+                    self.scheduler.ledger.first_token(token.row_id, now_seconds)
                 generation.token(token, now_seconds)
                 self._recovery.progress(token.row_id)
                 if generation.ended and not token.finish:
@@ -188,7 +188,7 @@ class Dispatcher(LiveCalls):
         scheduler.eligible = self._recovery.eligible
         scheduler.set_row_limit(self._recovery.row_limit)
         scheduler.others_bytes = self._memory.others_bytes(self._model)
-        scheduler.set_budget(scheduler.budget.with_total(self._memory.kv_bytes()))
+        scheduler.budget = scheduler.budget.with_total(self._memory.kv_bytes())
         plan = scheduler.plan(now_seconds)
         self.fail_keys(plan.expired, lambda: DeadlinePassed("the call's deadline passed before it was done"))
         self._end_overdue(now_seconds)
@@ -201,9 +201,9 @@ class Dispatcher(LiveCalls):
         self._set_timer(plan.wake_at_seconds)
 
     def _admit(self, keys: Sequence[int], send: Send, now_seconds: float) -> None:
-        if not self.scheduler.running:
+        if not self.scheduler.ledger.running:
             self.last_delivery_seconds = now_seconds
-        self.scheduler.admitted(keys, now_seconds)
+        self.scheduler.ledger.admitted(keys, now_seconds)
         entering = [self._live[key] for key in keys]
         for generation in entering:
             self._untold.pop(generation.key, None)

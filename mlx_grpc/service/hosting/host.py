@@ -160,7 +160,7 @@ class ModelHost(ModelLife):
         name, dispatcher = self.source.id, self.dispatcher
         fixed_bytes = info.weights_bytes + info.prefix_cache_bytes
         self._memory.loaded(name, info.memory_bytes, fixed_bytes, dispatcher.changed)
-        dispatcher.scheduler.set_budget(KvBudget(self._memory.kv_bytes(), info.kv_bytes_per_token))
+        dispatcher.scheduler.budget = KvBudget(self._memory.kv_bytes(), info.kv_bytes_per_token)
         dispatcher.scheduler.gather_seconds = GATHER_SECONDS.get(info.backend, 0.0)
         self._recovery.started(asyncio.get_running_loop().time())
         self.move(ModelState.READY)

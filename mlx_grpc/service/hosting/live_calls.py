@@ -72,8 +72,8 @@ class LiveCalls:
         self._untold.pop(key, None)
         self._limited.pop(key, None)
         self._recovery.ended(key)
-        if not self.scheduler.cancel_waiting(key):
-            self.scheduler.leaving(key, self._loop.time())
+        if not self.scheduler.ledger.cancel_waiting(key):
+            self.scheduler.ledger.leaving(key, self._loop.time())
             if self._send:
                 self._send(Cancel([key]))
         self._settle()
@@ -81,8 +81,8 @@ class LiveCalls:
 
     def _row_ended(self, key: int, removed: bool) -> None:
         """The engine says that the row is gone: it finished, or was taken out."""
-        if self.scheduler.state(key) in ROW_STATES:
-            end = self.scheduler.removed if removed else self.scheduler.finished
+        if self.scheduler.ledger.state(key) in ROW_STATES:
+            end = self.scheduler.ledger.removed if removed else self.scheduler.ledger.finished
             end(key, self._loop.time())
         self._live.pop(key, None)
         self._limited.pop(key, None)
@@ -98,5 +98,5 @@ class LiveCalls:
                 self._leave(key)
 
     def _settle(self) -> None:
-        if not self._live and not self.scheduler.running and not self.scheduler.waiting:
+        if not self._live and not self.scheduler.ledger.running and not self.scheduler.ledger.waiting:
             self._idle.set()

@@ -116,7 +116,7 @@ async def outcome(call: Any) -> Refusal | str:
 async def empty(server: LocalServer, api: Api) -> None:
     """Returns when nothing waits and nothing runs."""
     scheduler = server.catalog.get("").dispatcher.scheduler
-    await until(api, lambda: not scheduler.running and not scheduler.waiting)
+    await until(api, lambda: not scheduler.ledger.running and not scheduler.ledger.waiting)
 
 
 async def ready(server: LocalServer, api: Api) -> None:
