@@ -51,7 +51,8 @@ class Row(msgspec.Struct, frozen=True, array_like=True):
 
 class Load(msgspec.Struct, frozen=True, tag="load"):
     """First message to a worker: load this. `path` is a model folder, or `script:` and JSON for the scripted model.
-    `memory_limit_bytes` 0 leaves the device's own."""
+    `memory_limit_bytes` 0 leaves the device's own. `stall_seconds`: an engine that is silent for longer is taken for
+    hung, so that its steps have to be much shorter; 0 says nothing about that."""
 
     path: str
     max_rows: int
@@ -59,6 +60,7 @@ class Load(msgspec.Struct, frozen=True, tag="load"):
     memory_limit_bytes: int = 0
     prefix_cache_bytes: int = 0
     trust_remote_code: bool = False
+    stall_seconds: float = 0.0
 
 
 class Submit(msgspec.Struct, frozen=True, tag="submit"):
@@ -79,8 +81,9 @@ class Close(msgspec.Struct, frozen=True, tag="close"):
 
 class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
     """The model is ready. `memory_bytes` is what the device lets the process use, `kv_bytes_per_token` what one row
-    takes for one token in the batch's own type, `eos_ids` the model's end tokens, `backend` "cpu" or "gpu",
-    `prefix_cache_bytes` the most that the prefix cache will take."""
+    takes for one token in the batch's own type, `eos_ids` the model's end tokens, `backend` "cpu", "cuda" or "metal",
+    `prefix_cache_bytes` the most that the prefix cache will take, `batching` how rows may share the device ("PADDED",
+    "ALIGNED" or "ALONE"), `max_rows` how many rows run at once, 0 for as many as `Load` said."""
 
     context_length: int
     vocab_size: int
@@ -96,6 +99,8 @@ class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
     notes: list[str] = []
     backend: str = "cpu"
     prefix_cache_bytes: int = 0
+    batching: str = ""
+    max_rows: int = 0
 
 
 class LoadFailed(msgspec.Struct, frozen=True, tag="load_failed"):
@@ -135,10 +140,18 @@ class RowPrefill(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RowFailed(msgspec.Struct, frozen=True, array_like=True):
-    """A row that the engine could not take or go on with; the others were not touched."""
+    """A row that the engine could not take or go on with; the others were not touched. Not `finite`: the model's logits
+    for it were not finite."""
 
     row_id: int
     reason: str
+    finite: bool = True
+
+
+class StepBegan(msgspec.Struct, frozen=True, tag="began"):
+    """A step has begun that may take so long, by what earlier ones took. Sent for long steps alone."""
+
+    expected_seconds: float
 
 
 class Step(msgspec.Struct, frozen=True, tag="step"):
@@ -157,7 +170,7 @@ class Step(msgspec.Struct, frozen=True, tag="step"):
 
 
 ToWorker = Load | Submit | Cancel | Close
-FromWorker = Loaded | LoadFailed | Step
+FromWorker = Loaded | LoadFailed | StepBegan | Step
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker = msgspec.msgpack.Decoder(ToWorker)

@@ -11,11 +11,12 @@ import msgspec
 
 from mlx_grpc.engine.accel.cpu.attention import LEAST_SCORES
 from mlx_grpc.engine.accel.cpu.blas import every_processor
-from mlx_grpc.engine.batch.generator import Progress, RowGenerator
+from mlx_grpc.engine.batch.decoding import Decoded
+from mlx_grpc.engine.batch.generator import Batching, RowGenerator
 from mlx_grpc.engine.batch.pace import PrefillPace
 from mlx_grpc.engine.batch.prefill import tokens_for_scores
-from mlx_grpc.engine.batch.rows import Decoded
-from mlx_grpc.engine.loading.load import Model, load_model
+from mlx_grpc.engine.batch.prompts import Progress
+from mlx_grpc.engine.loading.model import Model, load_model
 from mlx_grpc.engine.messages import (
     LENGTH,
     RUNNING,
@@ -33,15 +34,12 @@ from mlx_grpc.engine.prefix.cache import PrefixCache
 from mlx_grpc.engine.protocol import LoadError, row_problem
 from mlx_grpc.engine.sampling.sampler import BatchSampler, RowLogprobs
 
-CPU_PREFILL_STEP_TOKENS = 512
-GPU_PREFILL_STEP_TOKENS = 8192
-GPU_STALL_SECONDS = 0.1
-CPU_STALL_SECONDS = 1.0
-"""How long running streams may be held up by others' prompts, between two of their tokens."""
 MOST_FOR_SCORES = 1 / 32
 """Of the device's memory, for the attention scores of a prefill."""
 MOST_FOR_PREFIX_CACHE = 0.25
 """Of the memory that the weights leave."""
+STALL_SHARE = 0.1
+"""Of the time after which a silent engine is taken for hung, for one step's prompts."""
 
 
 def open_mlx(load: Load, notes: Sequence[str] = ()) -> MlxEngine:
@@ -66,14 +64,21 @@ class MlxEngine:
         free_bytes = max(0, model.loaded.memory_bytes - model.loaded.weights_bytes)
         prefix_cache_bytes = min(load.prefix_cache_bytes, int(free_bytes * MOST_FOR_PREFIX_CACHE))
         self.loaded: Loaded = msgspec.structs.replace(model.loaded, prefix_cache_bytes=prefix_cache_bytes)
+        backend = model.backend
         self._max_rows = load.max_rows
-        default_tokens = GPU_PREFILL_STEP_TOKENS if model.on_gpu else CPU_PREFILL_STEP_TOKENS
-        target_seconds = GPU_STALL_SECONDS if model.on_gpu else CPU_STALL_SECONDS
         self._heads, self._scores_bytes = model.attention_heads, int(model.loaded.memory_bytes * MOST_FOR_SCORES)
-        self._pace = PrefillPace(target_seconds, load.prefill_step_tokens or default_tokens)
+        chunk_seconds = min(backend.chunk_seconds, load.stall_seconds * STALL_SHARE or backend.chunk_seconds)
+        most_tokens = load.prefill_step_tokens or backend.most_chunk_tokens
+        self._pace = PrefillPace(min(backend.gap_seconds, chunk_seconds), chunk_seconds, most_tokens, model.rate)
+        self._decode_seconds = 0.0
+        """What the last decode step took, the wait for its tokens included."""
         self._sampler = BatchSampler(model.loaded.vocab_size)
         self._generator: RowGenerator | None = RowGenerator(
-            model.network, self._sampler, load.max_rows, pipelined=model.on_gpu
+            model.network,
+            self._sampler,
+            pipelined=backend.pipelined,
+            batching=Batching(model.loaded.batching),
+            grouped_masks=model.grouped_masks,
         )
         self._rows: dict[int, Row] = {}
         self._outputs: dict[int, list[int]] = {}
@@ -110,16 +115,30 @@ class MlxEngine:
         self._leave(present)
         return present
 
+    def expected_seconds(self) -> float:
+        """How long the next step may take: its decode, and a chunk of prefill if prompts wait."""
+        waiting = self.generator.waiting_ids
+        return self._decode_seconds + (self._pace.expected_seconds(self._chunk_tokens(waiting)) if waiting else 0.0)
+
     def step(self) -> Step:
         """A token for each row that decodes; then, in the room that ended rows left, a chunk of prefill."""
-        tokens = [self._row_token(decoded) for decoded in self.generator.decode(ahead=self._is_alone())]
+        started = time.monotonic()
+        decoded = self.generator.decode(ahead=self._is_alone())
+        if decoded:
+            self._decode_seconds = time.monotonic() - started
+        tokens = [self._row_token(row) for row in decoded if row.finite]
+        failed = [
+            RowFailed(row.row_id, "the model's logits are not finite", False) for row in decoded if not row.finite
+        ]
         self._leave([token.row_id for token in tokens if token.finish])
+        self._leave([failure.row_id for failure in failed], keep=False)
         progress = self._prefill()
         return Step(
             tokens=tokens,
             prefill=[self._row_prefill(row) for row in progress],
+            failed=failed,
             active_rows=len(self._rows),
-            kv_bytes=self.generator.prompt_cache_nbytes,
+            kv_bytes=self.generator.kv_bytes,
             memory_bytes=mx.get_active_memory(),
             prefix_cache_bytes=self._prefixes.nbytes,
         )
@@ -135,17 +154,20 @@ class MlxEngine:
         return made + 1 < row.max_tokens and len(row.prompt) + made + 1 < LEAST_SCORES
 
     def _prefill(self) -> list[Progress]:
-        generator = self.generator
-        if not generator.waiting_rows:
+        waiting = self.generator.waiting_ids
+        if not waiting:
             return []
         started = time.monotonic()
-        longest = max(len(row.prompt) + len(row.output) for row in map(self._rows.__getitem__, generator.waiting_ids))
-        budget_tokens = self._pace.budget_tokens(generator.decoding_rows, generator.waiting_rows)
-        budget_tokens = min(budget_tokens, tokens_for_scores(longest, self._heads, self._scores_bytes))
         with every_processor():
-            progress = generator.prefill(budget_tokens)
-        self._pace.record(generator.prefilled_tokens, time.monotonic() - started)
+            progress = self.generator.prefill(self._chunk_tokens(waiting))
+        self._pace.record(self.generator.prefilled_tokens, time.monotonic() - started)
         return progress
+
+    def _chunk_tokens(self, waiting: Sequence[int]) -> int:
+        """How many prompt tokens of these rows the next step may process."""
+        longest = max(len(row.prompt) + len(row.output) for row in map(self._rows.__getitem__, waiting))
+        budget_tokens = self._pace.budget_tokens(self.generator.decoding_rows, len(waiting))
+        return min(budget_tokens, tokens_for_scores(longest, self._heads, self._scores_bytes))
 
     def rest(self) -> None:
         """Give back the buffers that MLX keeps."""
@@ -176,13 +198,13 @@ class MlxEngine:
         self._cached[row.row_id] = held
         return None
 
-    def _leave(self, row_ids: Sequence[int]) -> None:
-        """Take rows out of the batch; what they computed is kept for those who begin alike."""
+    def _leave(self, row_ids: Sequence[int], *, keep: bool = True) -> None:
+        """Take rows out of the batch; what they computed is kept for those who begin alike, unless it must not be."""
         if not row_ids:
             return
         for row_id in row_ids:
             row = self._rows[row_id]
-            caches = self.generator.row_caches(row_id) if row.use_cache and self._prefixes.enabled else None
+            caches = self.generator.row_caches(row_id) if keep and row.use_cache and self._prefixes.enabled else None
             if caches is not None:
                 tokens = row.prompt + self._outputs[row_id]
                 self._prefixes.keep(row.cache_salt, tokens[: len(tokens) - caches[1]], caches[0])

@@ -29,6 +29,9 @@ class Engine(Protocol):
     def cancel(self, row_ids: Sequence[int]) -> list[int]:
         """Take rows out; returns those that were in."""
 
+    def expected_seconds(self) -> float:
+        """How long the next step may take, by what earlier ones took; 0 where nothing is known."""
+
     def step(self) -> Step:
         """One token for each row that decodes, then one chunk of prefill. `active_rows` counts those still
         in."""

@@ -91,6 +91,9 @@ class _CountingEngine:
         self._observer.removed(removed)
         return removed
 
+    def expected_seconds(self) -> float:
+        return self._engine.expected_seconds()
+
     def step(self) -> Step:
         self._observer.steps += 1
         return self._engine.step()

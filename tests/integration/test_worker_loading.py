@@ -8,7 +8,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from mlx_grpc.engine.loading.load import load_model
+from mlx_grpc.engine.loading.model import load_model
 from mlx_grpc.engine.messages import Load
 from mlx_grpc.engine.protocol import LoadError
 from tests.helpers.llama import make_llama

@@ -14,4 +14,4 @@ def test_what_the_operator_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = {"MLX_USE_CUDA_GRAPHS": "1"}
     monkeypatch.setattr(os, "environ", environment)
     backend.set_defaults()
-    assert environment == {**backend.DEFAULTS, "MLX_USE_CUDA_GRAPHS": "1"}
+    assert environment == {**backend.ENVIRONMENT, "MLX_USE_CUDA_GRAPHS": "1"}

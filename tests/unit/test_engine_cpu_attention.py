@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from mlx_lm.models import base
 from mlx_lm.models.base import create_causal_mask
-from mlx_lm.models.cache import BatchKVCache
 from mlx_lm.utils import load_model
 
 from mlx_grpc.engine.accel.cpu import attention as cpu_attention
 from mlx_grpc.engine.accel.cpu.attention import CpuAttention, use_own_attention
 from mlx_grpc.engine.accel.cpu.attention_kernel import Attention, load_attention
-from mlx_grpc.engine.batch.row_caches import RowsKVCache, known_on_host
+from mlx_grpc.engine.batch.caches.arrays import RowArrays
+from mlx_grpc.engine.batch.caches.plain import RowsKVCache
+from mlx_grpc.engine.batch.caches.shared import SharedArrays
 from tests.helpers.llama import VOCAB_SIZE, make_llama
 
 NAME = "scaled_dot_product_attention"
@@ -57,9 +58,8 @@ def llama(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def filled(paddings: list[int], tokens: int, size: int = 16) -> RowsKVCache:
     """A cache whose rows begin where they say. 2 heads."""
-    (cache,) = known_on_host([BatchKVCache(paddings)])
+    cache = RowsKVCache(RowArrays([], list(paddings), 0), SharedArrays())
     cache.update_and_fetch(*mx.random.normal((2, len(paddings), 2, tokens, size)))
-    assert isinstance(cache, RowsKVCache)
     return cache
 
 
@@ -104,10 +104,10 @@ def test_a_mask_of_another_step_is_not_taken_for_this_ones() -> None:
     cache = filled([5, 0], 10)
     mask = cache.make_mask(1)
     assert cache.paddings_of(mask) == [5, 0]
-    cache.extend(filled([0], 20))
+    cache.extend([filled([0], 20)])
     assert cache.paddings_of(mask) == [5, 0]
     assert cache.paddings_of(cache.make_mask(1)) == [15, 10, 0]
-    assert cache.paddings_of(mask) is None
+    assert cache.paddings_of(mx.array(mask)) is None
 
 
 def test_the_cache_is_still_written_in_place(own: CpuAttention) -> None:
@@ -137,7 +137,8 @@ def test_a_network_says_the_same_with_it(tmp_path: Path, llama: Any, monkeypatch
     chunks = [mx.random.randint(0, VOCAB_SIZE, (3, length)) for length in (40, 70, 1, 1)]
 
     def logits() -> mx.array:
-        caches = known_on_host([BatchKVCache([0, 11, 39]) for _ in network.layers])
+        shared = SharedArrays()
+        caches = [RowsKVCache(RowArrays([], [0, 11, 39], 0), shared) for _ in network.layers]
         found = [network(chunk, cache=caches)[:, -1] for chunk in chunks]
         mx.eval(found)
         return mx.stack(found)

@@ -9,11 +9,11 @@ import mlx.core as mx
 import pytest
 from mlx.nn.layers.quantized import quantize
 from mlx_lm.models import llama
-from mlx_lm.models.cache import BatchKVCache
+from mlx_lm.models.cache import KVCache
 
 from mlx_grpc.engine.accel.cuda import attention as cuda_attention
 from mlx_grpc.engine.accel.cuda import fused_llama
-from mlx_grpc.engine.batch.row_caches import known_on_host
+from mlx_grpc.engine.batch.caches.rows import batched
 
 ON_CUDA = mx.cuda.is_available() and mx.default_device().type == mx.DeviceType.gpu
 CLOSE = 2e-2 if ON_CUDA else 1e-4
@@ -81,14 +81,14 @@ def steps(network: Any, prompts: Sequence[Sequence[int]]) -> list[mx.array]:
         cache.filter([0, 2])
     logits += [network(mx.array([[number], [number + 1]]), cache=caches) for number in range(3)]
     for cache, other in zip(caches, _prefilled(network, [range(30), range(7)]), strict=True):
-        cache.extend(other)
+        cache.extend([other])
     return logits + [network(mx.array([[7], [8], [9], [number]]), cache=caches) for number in range(3)]
 
 
 def _prefilled(network: Any, prompts: Sequence[Sequence[int]]) -> list[Any]:
     longest = max(map(len, prompts))
     padding = [longest - len(prompt) for prompt in prompts]
-    caches = known_on_host([BatchKVCache([0] * len(prompts)) for _ in network.layers])
+    caches = batched([[KVCache() for _ in network.layers] for _ in prompts])
     for cache in caches:
         cache.prepare(lengths=[len(prompt) for prompt in prompts], right_padding=padding)
     network(
@@ -141,7 +141,7 @@ def test_rows_without_a_prompt_begin_as_mlx_lm_has_it(attention: list[int]) -> N
     theirs, ours = networks()
     warm_ups = attention[0]
     for network in (theirs, ours):
-        network.caches = known_on_host([BatchKVCache([0, 0]) for _ in network.layers])
+        network.caches = batched([[KVCache() for _ in network.layers] for _ in range(2)])
     for number in range(3):
         tokens = mx.array([[number], [number + 1]])
         expected, found = (network(tokens, cache=network.caches) for network in (theirs, ours))

@@ -8,9 +8,10 @@ from typing import cast
 import mlx.core as mx
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mlx_lm.models.cache import BatchKVCache
+from mlx_lm.models.cache import KVCache
 
-from mlx_grpc.engine.batch.row_caches import RowsKVCache, known_on_host, row_of
+from mlx_grpc.engine.batch.caches.plain import RowsKVCache
+from mlx_grpc.engine.batch.caches.rows import batched, extend, row_of
 
 LAYERS = 2
 HEADS = 2
@@ -25,7 +26,7 @@ class Batch:
 
     def __init__(self, prompts: Sequence[int], start: int, value_size: int = 3) -> None:
         self.value_size = value_size
-        self.caches = known_on_host([BatchKVCache([0] * len(prompts)) for _ in range(LAYERS)])
+        self.caches = batched([[KVCache() for _ in range(LAYERS)] for _ in prompts])
         self.rows: list[list[float]] = [[] for _ in prompts]
         self.feed([[float(start + place) for place in range(length)] for length in prompts])
 
@@ -49,15 +50,14 @@ class Batch:
         self.rows = [self.rows[row] for row in keep]
 
     def extend(self, other: Batch) -> None:
-        for cache, another in zip(self.caches, other.caches, strict=True):
-            cache.extend(another)
+        extend(self.caches, [other.caches])
         self.rows += other.rows
 
     def check(self) -> None:
         for cache in self.caches:
             assert cache.offset.tolist() == [len(row) for row in self.rows]
             for place, row in enumerate(self.rows):
-                alone = cache.extract(place)
+                (alone,) = row_of([cache], place)
                 assert alone.offset == len(row)
                 assert alone.keys[0, 0, :, 2].tolist() == row
                 assert alone.values[0, 1, :, 0].tolist() == [token + 0.5 for token in row]
@@ -98,7 +98,7 @@ def test_rows_without_padding_need_no_mask() -> None:
     batch = Batch([5, 5], 0)
     assert batch.caches[0].make_mask(1) is None
     assert batch.caches[0].make_mask(4) == "causal"
-    assert batch.caches[0].make_mask(4, window_size=3).shape == (2, 1, 4, 9)
+    assert batch.caches[0].make_mask(4, window_size=3).shape == (4, 9)
     batch.extend(Batch([3], 0))
     assert batch.caches[0].make_mask(1).shape == (3, 1, 1, 6)
 
@@ -115,7 +115,7 @@ def test_layers_share_their_positions() -> None:
 
 def test_keys_and_values_are_added_in_one() -> None:
     """As a step gives them that has both side by side; the room grows with them."""
-    (cache,) = known_on_host([BatchKVCache([0, 0])])
+    (cache,) = batched([[KVCache()], [KVCache()]])
     cache.update_and_fetch(*mx.random.uniform(shape=(2, 2, HEADS, 255, 4)))
     added = mx.random.uniform(shape=(3, 2, 2, HEADS, 1, 4))
     for number, pairs in enumerate(added):
@@ -129,7 +129,7 @@ def test_keys_and_values_are_added_in_one() -> None:
 
 def test_a_row_taken_out_shares_no_memory() -> None:
     """A view of a row that fills its room would pin the whole batch, and make each of its steps copy it."""
-    layers = known_on_host([BatchKVCache([0, 0]) for _ in range(3)])
+    layers = batched([[KVCache() for _ in range(3)] for _ in range(2)])
     for layer in layers:
         layer.update_and_fetch(*mx.random.uniform(shape=(2, 2, HEADS, 256, 64)))
     mx.eval([layer.state for layer in layers])

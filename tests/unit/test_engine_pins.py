@@ -8,8 +8,8 @@ from mlx_grpc.engine.batch import generator as batch
 
 
 def test_mlx_lm_is_the_version_that_batch_was_written_for() -> None:
-    """engine/batch.py, row_batches.py and kv_cache.py override and read private parts of mlx_lm's batch classes and
-    caches; fused_llama.py computes what its Llama does, and cpu_attention.py takes its attention's place. When this
+    """engine/batch/ gives models caches that have what mlx_lm's have, and reads private parts of those;
+    engine/accel/ computes what its Llama does and takes its attention's place. When this
     fails, read what changed there, run tests/integration/test_worker_mlx.py and tests/unit/test_engine_*.py, and only
     then move MLX_LM_VERSION.
     """

@@ -32,6 +32,9 @@ def limit_memory(limit_bytes: int) -> None:
     """Keep MLX within so many bytes, and what it keeps for later within a small part of that."""
     mx.set_memory_limit(limit_bytes)
     mx.set_cache_limit(int(limit_bytes * CACHE_SHARE))
+    if mx.metal.is_available():
+        # Weights that macOS pages out make a step many times slower.
+        mx.set_wired_limit(min(limit_bytes, int(mx.device_info()["max_recommended_working_set_size"])))
 
 
 def _free_memory_bytes() -> int:

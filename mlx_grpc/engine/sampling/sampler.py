@@ -21,18 +21,20 @@ RowLogprobs = tuple[mx.array, mx.array, mx.array]
 
 @dataclass(frozen=True)
 class Sampled:
-    """One step's tokens, not computed yet. tokens: [rows] uint32. logprobs: for each row None, or the chosen token's
-    log-probability [], the likeliest ids [n] best first, and their log-probabilities [n], float32.
+    """One step's tokens, not computed yet. tokens: [rows] uint32. finite: [rows] bool, whether the row's logits are
+    finite: none is NaN or positive infinity, and not all are negative infinity. logprobs: for each row None, or the
+    chosen token's log-probability [], the likeliest ids [n] best first, and their log-probabilities [n], float32.
 
     Log-probabilities are the model's after bias and penalties, before top-p, min-p, top-k and temperature, as mlx_lm
     reports them."""
 
     tokens: mx.array
+    finite: mx.array
     logprobs: list[RowLogprobs | None]
 
     def arrays(self) -> list[mx.array]:
         """All that is to be computed, for one async_eval."""
-        return [self.tokens, *(array for row in self.logprobs if row is not None for array in row)]
+        return [self.tokens, self.finite, *(array for row in self.logprobs if row is not None for array in row)]
 
 
 class _Plan:
@@ -84,7 +86,7 @@ class BatchSampler:
         logprobs = _logprobs(processed, tokens, plan)
         for state in plan.states:
             state.position += 1
-        return Sampled(tokens, logprobs)
+        return Sampled(tokens, _finite(processed, greedy), logprobs)
 
     def _planned(self, row_ids: list[int]) -> _Plan:
         key = tuple(row_ids)
@@ -101,6 +103,14 @@ class BatchSampler:
             history = self._histories.extended(states, inputs[plan.penalised_index])
             logits = penalised(logits.astype(mx.float32), plan.penalised_index, states, history)
         return without_early_stops(logits, plan.states)
+
+
+def _finite(logits: mx.array, greedy: mx.array) -> mx.array:
+    """[rows] bool. On a CPU argmax takes NaN for the largest, so that its value tells; a pass of its own over all
+    logits would cost a CPU 1.6 % of a step. On a GPU argmax promises nothing, and the pass costs nothing."""
+    if mx.default_device().type == mx.DeviceType.gpu:
+        return mx.isfinite(mx.max(logits, axis=-1))
+    return mx.isfinite(mx.take_along_axis(logits, greedy[:, None], axis=-1).squeeze(-1))
 
 
 def _logprobs(logits: mx.array, tokens: mx.array, plan: _Plan) -> list[RowLogprobs | None]:

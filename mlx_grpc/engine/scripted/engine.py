@@ -100,6 +100,10 @@ class ScriptedEngine:
         """Take rows out; returns those that were in."""
         return [row_id for row_id in row_ids if self._places.pop(row_id, None)]
 
+    def expected_seconds(self) -> float:
+        """Nothing is known: faults decide."""
+        return 0.0
+
     def step(self) -> Step:
         """Faults first, then a token for each row that decodes, then a chunk of prefill."""
         if self._gate:

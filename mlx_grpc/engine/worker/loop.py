@@ -14,11 +14,13 @@ from typing import Protocol
 
 import msgspec
 
-from mlx_grpc.engine.messages import Cancel, Close, FromWorker, Load, LoadFailed, Row, Step, Submit, ToWorker
+from mlx_grpc.engine.messages import Cancel, Close, FromWorker, Load, LoadFailed, Row, Step, StepBegan, Submit, ToWorker
 from mlx_grpc.engine.protocol import Engine, LoadError, OpenEngine
 
 REST_SECONDS = 1.0
 """An engine without rows for so long gives back the memory that it keeps for the next step."""
+LONG_STEP_SECONDS = 0.5
+"""A step that is expected to take longer is announced, so that nobody takes the engine for hung."""
 
 Outbox = Callable[[FromWorker], None]
 
@@ -86,6 +88,8 @@ def _turn(engine: Engine, messages: Sequence[ToWorker], outbox: Outbox) -> None:
     failed = engine.submit(list(entering.values())) if entering else []
     if not (engine.active_rows or removed or failed):
         return
+    if engine.active_rows and (expected_seconds := engine.expected_seconds()) > LONG_STEP_SECONDS:
+        outbox(StepBegan(expected_seconds))
     started = time.monotonic()
     step = engine.step() if engine.active_rows else Step()
     outbox(

@@ -21,7 +21,7 @@ set_defaults()  # MLX reads them when it is imported
 import mlx.core as mx  # noqa: E402
 from mlx.utils import tree_flatten  # noqa: E402
 
-from mlx_grpc.engine.batch import rows as row_batches  # noqa: E402
+from mlx_grpc.engine.batch import decoding  # noqa: E402
 from tests.benchmarks.gpu.costs import PROMPT_TOKENS, Timed  # noqa: E402
 
 STEPS = 40
@@ -41,15 +41,14 @@ def bandwidth_bytes_per_second() -> float:
 
 
 class Stopwatch:
-    """Milliseconds in each part of `DecodeBatch._step`, by wrapping what it calls."""
+    """Milliseconds in each part of `DecodeBatch.start`, by wrapping what it calls."""
 
     def __init__(self, timed: Timed) -> None:
         self.parts: dict[str, list[float]] = {}
         generator = timed.engine.generator
-        decoding = generator._generation_batch
-        decoding.model = self._wrapped("model's graph", decoding.model)
-        sampler = decoding.fallback_sampler
-        sampler.sample = self._wrapped("sampler's graph", sampler.sample)
+        batch: Any = generator._decoding
+        batch._model = self._wrapped("model's graph", batch._model)
+        batch._sampler.sample = self._wrapped("sampler's graph", batch._sampler.sample)
         self._mx = _Wrapped(self)
 
     def _wrapped(self, name: str, function: Any) -> Any:
@@ -63,11 +62,11 @@ class Stopwatch:
         return call
 
     def __enter__(self) -> Stopwatch:
-        vars(row_batches)["mx"] = self._mx
+        vars(decoding)["mx"] = self._mx
         return self
 
     def __exit__(self, *_: object) -> None:
-        vars(row_batches)["mx"] = mx
+        vars(decoding)["mx"] = mx
 
 
 class _Wrapped:
@@ -148,7 +147,7 @@ def measure(folder: str, rows: int, pipelined: str, *, mixed: bool, changes: boo
     timed = Timed(folder, rows, pipelined)
     timed.enter(rows, [PROMPT_TOKENS - place % 9 for place in range(rows)] if mixed else None)
     steady = timed.steady()
-    network = timed.engine.generator.model
+    network: Any = timed.engine.generator._model
     weights = sum(array.nbytes for array in dict(tree_flatten(network.parameters())).values())
     kv_bytes = rows * (PROMPT_TOKENS + STEPS) * timed.engine.loaded.kv_bytes_per_token
     bandwidth = bandwidth_bytes_per_second()

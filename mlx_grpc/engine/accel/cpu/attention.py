@@ -17,7 +17,8 @@ from mlx_lm.models import base
 
 from mlx_grpc.engine.accel.cpu.attention_kernel import SIZES_OF, Attention, load_attention
 from mlx_grpc.engine.accel.cpu.blas import product_threads
-from mlx_grpc.engine.batch.row_caches import RowsKVCache
+from mlx_grpc.engine.batch.caches.plain import RowsKVCache
+from mlx_grpc.engine.batch.caches.window import RowsWindowCache
 
 LEAST_SCORES = 1000
 """Of each head, of all rows. Fewer are left to MLX: ours has to have its queries, so that each layer is computed before
@@ -101,7 +102,7 @@ def _starts(queries: mx.array, keys: mx.array, cache: Any, mask: Any) -> list[in
     """Each row's first key that is seen, or None for a mask that says more than that and what is causal."""
     if mask is None or (isinstance(mask, str) and mask == "causal"):
         return [0] * queries.shape[0]
-    paddings = cache.paddings_of(mask) if isinstance(cache, RowsKVCache) else None
+    paddings = cache.paddings_of(mask) if isinstance(cache, RowsKVCache | RowsWindowCache) else None
     if paddings is None or mask.shape[-2:] != (queries.shape[2], keys.shape[2]):
         return None
     return paddings

@@ -16,12 +16,13 @@ import mlx.core as mx
 from mlx.nn.layers.base import Module
 from mlx.nn.layers.positional_encoding import RoPE
 from mlx_lm.models import llama
-from mlx_lm.models.cache import BatchKVCache
+from mlx_lm.models.cache import KVCache
 from mlx_lm.models.rope_utils import Llama3RoPE
 
 from mlx_grpc.engine.accel.cuda import attention as cuda_attention
 from mlx_grpc.engine.accel.cuda.linear import Arrays, Product
-from mlx_grpc.engine.batch.row_caches import RowsKVCache, known_on_host
+from mlx_grpc.engine.batch.caches.plain import RowsKVCache
+from mlx_grpc.engine.batch.caches.rows import batched
 
 ROTATIONS = (RoPE, Llama3RoPE)
 """Those that leave position 0 as it is, so that values can go through them."""
@@ -60,7 +61,7 @@ class FusedLlama(Module):
     def warm_up(self) -> None:
         """Have MLX compile what steps need, for few rows and for many: no stream should wait those seconds."""
         for rows in (1, -(-cuda_attention.ENOUGH_BLOCKS // self._parts.heads)):
-            caches = known_on_host([BatchKVCache([0] * rows) for _ in self.layers])
+            caches = batched([[KVCache() for _ in self.layers] for _ in range(rows)])
             for tokens in (2, 1):
                 mx.eval(self(mx.zeros((rows, tokens), dtype=mx.uint32), cache=caches))
 

@@ -1,0 +1,33 @@
+"""From a model folder to a network in memory.
+
+On a CPU quantised weights are unpacked and every floating weight becomes float32: half precision and packed weights are
+slower there by an order of magnitude. On a GPU the model keeps its own type. The tokenizer is never loaded: text is the
+server's business.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx_lm.utils
+from mlx.nn.layers.base import Module
+
+from mlx_grpc.engine.accel.cuda.fused_llama import fused
+from mlx_grpc.engine.protocol import LoadError
+
+
+def load_network(folder: Path, backend: str, *, trust_remote_code: bool) -> tuple[Module, dict[str, Any]]:
+    """The network, its weights read, and its configuration. Raises LoadError for a folder without either, and whatever
+    mlx_lm raises for a broken one."""
+    if not (folder / "config.json").is_file():
+        raise LoadError(f"{folder} is not a model folder: it has no config.json")
+    if not any(folder.glob("model*.safetensors")):
+        raise LoadError(f"{folder} has no weights: no file matches model*.safetensors")
+    network, config = mlx_lm.utils.load_model(folder, lazy=True, trust_remote_code=trust_remote_code)
+    if backend == "cpu":
+        network = mlx_lm.utils.dequantize_model(network)
+        network.set_dtype(mx.float32)
+    mx.eval(network.parameters())
+    return fused(network) if backend == "cuda" else network, config

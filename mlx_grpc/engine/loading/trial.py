@@ -1,0 +1,163 @@
+"""A test at load: rows together against rows alone, on the device and with the weights that will serve.
+
+From it follows how the model's rows may share the device. The reference is what mlx_lm's `generate_step` does with one
+prompt: all of it in one pass, then token by token. The same tokens are fed in every way, so that a difference in one
+step is not carried into the next by another choice.
+
+Short rows cannot show everything: a sliding window that wraps, or a choice among thousands of keys, is longer than they
+are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import mlx.core as mx
+import msgspec
+from mlx.nn.layers.base import Module
+
+from mlx_grpc.engine.batch.generator import Batching
+from mlx_grpc.engine.batch.pace import Rate
+from mlx_grpc.engine.loading.rate import measured_rate
+from mlx_grpc.engine.loading.ways import WAYS, Way, alone, together
+
+TOP = 20
+"""The likeliest tokens of the reference, whose log-probabilities are compared."""
+TOLERANCES = {"float32": 1e-3}
+HALF_TOLERANCE = 0.25
+TRIES = 2
+"""With other tokens each: in half precision a router that is nearly undecided may choose another expert."""
+SIZES = ((25, 7, 4), (13, 4, 3), (7, 3, 2), (4, 2, 1))
+"""Tokens of the long and of the short prompt, and steps after them; the first that the time allows."""
+SHARE_OF_TIME = 0.3
+"""Of the time that there is, for the first comparison: two more may follow."""
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """How a model's rows may share the device. `difference`: the largest of log-probabilities that was seen that way.
+    `grouped_masks`: see `SharedArrays`. The rate is the device's: see `pace.Rate`."""
+
+    batching: str
+    grouped_masks: bool
+    difference: float
+    fixed_seconds: float
+    seconds_per_token: float
+    note: str = ""
+
+    @property
+    def rate(self) -> Rate:
+        """How long a step takes."""
+        return Rate(self.fixed_seconds, self.seconds_per_token)
+
+
+class Unfit(Exception):
+    """The model fails even alone. Its text is one line that says how."""
+
+
+class Trial:
+    """One model's test. `budget_seconds`: when to stop, with what was found until then."""
+
+    def __init__(self, network: Module, vocab_size: int, dtype: str, budget_seconds: float) -> None:
+        self._network = network
+        self._vocab_size = vocab_size
+        self._tolerance = TOLERANCES.get(dtype, HALF_TOLERANCE)
+        self._budget_seconds = budget_seconds
+        self._began_seconds = time.monotonic()
+        self.rate = measured_rate(network)
+        self._size = self._affordable_size()
+        self._references: dict[int, list[list[mx.array]]] = {}
+
+    def verdict(self, ways: Sequence[Way] = WAYS, trying: Callable[[Way], None] = lambda way: None) -> Verdict:
+        """The first of the ways that gives what the reference gives; `trying` is called before each. Raises Unfit when
+        none does."""
+        why = why_not = ""
+        for way in ways:
+            if self._time_is_up() and way.batching is not Batching.ALONE:
+                why_not = why_not or f"not tested further after {self._budget_seconds:.0f} s"
+                continue
+            trying(way)
+            difference, why = self._difference(way)
+            if difference <= self._tolerance:
+                return self._passed(way, difference, why_not)
+            why_not = why_not or why
+        raise Unfit(f"it answers differently when its prompt is processed in parts: {why}")
+
+    def _passed(self, way: Way, difference: float, note: str) -> Verdict:
+        return Verdict(
+            batching=way.batching.value,
+            grouped_masks=way.grouped_masks,
+            difference=difference,
+            fixed_seconds=self.rate.fixed_seconds,
+            seconds_per_token=self.rate.seconds_per_token,
+            note=note,
+        )
+
+    def _time_is_up(self) -> bool:
+        return time.monotonic() - self._began_seconds > self._budget_seconds
+
+    def _affordable_size(self) -> tuple[int, int, int]:
+        """The largest rows whose reference and first comparison fit the time."""
+        for long, short, steps in SIZES:
+            tokens, passes = 3 * long + short + 4 * steps, 3 * steps + 8
+            needed_seconds = self.rate.fixed_seconds * passes + self.rate.seconds_per_token * tokens
+            if needed_seconds <= SHARE_OF_TIME * self._budget_seconds:
+                return long, short, steps
+        return SIZES[-1]
+
+    def _difference(self, way: Way) -> tuple[float, str]:
+        """The least of the tries' differences, and what went wrong in the last one, in one line."""
+        least, why = float("inf"), ""
+        for number in range(TRIES):
+            long, short, steps = self._size
+            rows = [self._tokens(length + steps, seed=2 * number + place) for place, length in enumerate((long, short))]
+            prompts, forced = [row[:-steps] for row in rows], [row[-steps:] for row in rows]
+            reference = self._reference(number, prompts, forced)
+            try:
+                found = together(self._network, prompts, forced, way)
+                difference = max(map(_difference, _flat(reference), _flat(found)))
+            except Exception as error:  # a model can raise anything where it was not made for batches
+                return float("inf"), " ".join(str(error).split())[:200] or type(error).__name__
+            least = min(least, difference)
+            why = f"its log-probabilities differ by {least:.2g}"
+            if least <= self._tolerance or self._time_is_up():
+                break
+        return least, why
+
+    def _reference(self, number: int, prompts: list[list[int]], forced: list[list[int]]) -> list[list[mx.array]]:
+        if number not in self._references:
+            try:
+                logits = [alone(self._network, *row) for row in zip(prompts, forced, strict=True)]
+                finite = all(bool(mx.isfinite(mx.logsumexp(step)).item()) for step in _flat(logits))
+            except Exception as error:
+                raise Unfit(" ".join(str(error).split()) or type(error).__name__) from error
+            if not finite:
+                raise Unfit("its logits are not finite")
+            self._references[number] = logits
+        return self._references[number]
+
+    def _tokens(self, count: int, seed: int) -> list[int]:
+        """Any tokens: the numbers of a linear congruential generator."""
+        tokens, state = [], seed * 7919 + 12345
+        for _ in range(count):
+            state = (1103515245 * state + 12345) % 2**31
+            tokens.append((state >> 8) % self._vocab_size)
+        return tokens
+
+
+def _flat(rows: list[list[mx.array]]) -> list[mx.array]:
+    return [step for row in rows for step in row]
+
+
+def _difference(reference: mx.array, found: mx.array) -> float:
+    """Of the log-probabilities of the reference's likeliest tokens; infinite where there is NaN."""
+    reference, found = (_logprobs(logits) for logits in (reference, found))
+    likeliest = mx.argsort(-reference)[:TOP]
+    difference = cast(float, mx.max(mx.abs(reference[likeliest] - found[likeliest])).item())
+    return difference if difference == difference else float("inf")
+
+
+def _logprobs(logits: mx.array) -> mx.array:
+    logits = logits.astype(mx.float32)
+    return logits - mx.logsumexp(logits)

@@ -1,0 +1,96 @@
+"""What tests at load have found, kept on this machine: one small file for each model, versions and device.
+
+A test that ends the whole process, as MLX may for a model that was not made for batches, is noticed by the next one:
+what is being tried is written down before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from mlx_grpc.engine.loading.trial import Verdict
+from mlx_grpc.engine.loading.ways import Way
+from mlx_grpc.models.cache import default_cache_dir
+
+CRASHES_BELIEVED = 2
+"""So many processes must have died while they tried a way: one may have been killed for another reason."""
+
+
+class _Record(msgspec.Struct):
+    verdict: Verdict | None = None
+    trying: str = ""
+    deaths: dict[str, int] = {}
+
+
+class Verdicts:
+    """The file of one model. Nothing is raised where it cannot be read or written: then the test runs every time."""
+
+    def __init__(self, folder: Path, device: str) -> None:
+        self._path = default_cache_dir() / "verdicts" / f"{_key(folder, device)}.json"
+        self._record = self._read()
+        if self._record.trying:
+            died = self._record.trying
+            self._record.deaths[died] = self._record.deaths.get(died, 0) + 1
+            self._record.trying = ""
+            self._write()
+
+    @property
+    def known(self) -> Verdict | None:
+        """What an earlier test found."""
+        return self._record.verdict
+
+    def not_fatal(self, ways: Sequence[Way]) -> list[Way]:
+        """Those that have not ended processes."""
+        return [way for way in ways if self._record.deaths.get(str(way), 0) < CRASHES_BELIEVED]
+
+    def trying(self, way: Way) -> None:
+        """The process may not survive this."""
+        self._record.trying = str(way)
+        self._write()
+
+    def found(self, verdict: Verdict) -> None:
+        """The test is over."""
+        self._record = _Record(verdict)
+        self._write()
+
+    def _read(self) -> _Record:
+        with contextlib.suppress(OSError, msgspec.MsgspecError):
+            return msgspec.json.decode(self._path.read_bytes(), type=_Record)
+        return _Record()
+
+    def _write(self) -> None:
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            partial = self._path.with_suffix(f".{os.getpid()}")
+            partial.write_bytes(msgspec.json.encode(self._record))
+            partial.replace(self._path)
+
+
+def _key(folder: Path, device: str) -> str:
+    """Of all that a verdict depends on: weights, versions, device, and the engine's own code."""
+    weights = []
+    for file in sorted(folder.glob("model*.safetensors")):
+        stat = file.stat()
+        weights.append((file.name, stat.st_size, stat.st_mtime_ns))
+    depends_on = json.dumps(
+        [str(folder.resolve()), (folder / "config.json").read_text("utf-8"), weights, device, *_versions()]
+    )
+    return hashlib.sha256(depends_on.encode()).hexdigest()[:32]
+
+
+@cache
+def _versions() -> tuple[str, ...]:
+    engine = Path(__file__).resolve().parents[1]
+    code = hashlib.sha256()
+    for file in sorted(engine.rglob("*.py")):
+        code.update(file.read_bytes())
+    return version("mlx"), version("mlx-lm"), code.hexdigest()
