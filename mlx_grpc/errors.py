@@ -22,6 +22,7 @@ client turns statuses back into the same classes, so that both sides speak of on
     ├── NoToken                 UNAUTHENTICATED      NO_TOKEN
     ├── WrongScope              PERMISSION_DENIED    WRONG_SCOPE
     ├── PoisonRequest           INTERNAL             POISON_REQUEST
+    ├── NonfiniteLogits         INTERNAL             NONFINITE_LOGITS
     └── InternalError           INTERNAL             INTERNAL
 """
 
@@ -168,6 +169,12 @@ class PoisonRequest(MlxGrpcError):
     code, reason = "INTERNAL", "POISON_REQUEST"
 
 
+class NonfiniteLogits(MlxGrpcError):
+    """The model's logits for this request are not finite: it cannot go on. Other requests were not touched."""
+
+    code, reason = "INTERNAL", "NONFINITE_LOGITS"
+
+
 class InternalError(MlxGrpcError):
     """A bug of ours; metadata `error_id` is in the server's log."""
 
@@ -179,6 +186,6 @@ BY_REASON: Mapping[str, type[MlxGrpcError]] = {
     for kind in (
         InvalidField, PromptTooLong, NeverFits, UnsupportedField, ModelNotFound, ModelFailed, ModelLoading, Draining,
         QueueFull, SlowReader, DeadlineUnreachable, DeadlinePassed, CancelledByAdmin, NoToken, WrongScope,
-        PoisonRequest, InternalError,
+        PoisonRequest, NonfiniteLogits, InternalError,
     )
 }  # fmt: skip

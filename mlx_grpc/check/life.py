@@ -14,7 +14,7 @@ from mlx_grpc.errors import MlxGrpcError, NoToken, UnsupportedField, WrongScope
 
 INFERENCE = "mlx_grpc.v1.InferenceService"
 LOOK_EVERY_SECONDS = 0.1
-FAULTS = ("INTERNAL", "POISON_REQUEST", "MODEL_FAILED", "SLOW_READER")
+FAULTS = ("INTERNAL", "POISON_REQUEST", "NONFINITE_LOGITS", "MODEL_FAILED", "SLOW_READER")
 """What a server must not have answered during the run; the rest is the callers' doing, or said in time."""
 LOG_SIGNS = (" ERROR ", '"level": "error"', "Traceback (most recent call last)", "panic:", "Metal GPU", "Abort trap")
 

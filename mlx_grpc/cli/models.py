@@ -58,11 +58,12 @@ def _list_served(target: str, token: str | None, tls: bool, as_json: bool) -> No
             str(one.context_length),
             one.dtype,
             human_bytes(one.weights_bytes),
+            one.batching,
             one.error,
         )
         for one in served
     ]
-    print_table(("ID", "STATE", "CONTEXT", "DTYPE", "WEIGHTS", "ERROR"), rows)
+    print_table(("ID", "STATE", "CONTEXT", "DTYPE", "WEIGHTS", "BATCHING", "ERROR"), rows)
 
 
 @models.command()

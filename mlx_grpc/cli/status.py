@@ -22,7 +22,7 @@ from mlx_grpc.errors import MlxGrpcError
 
 CALL_SECONDS = 5.0
 INFERENCE = "mlx_grpc.v1.InferenceService"
-HEADERS = ("MODEL", "STATE", "HEALTH", "CONTEXT", "DTYPE", "WEIGHTS", "KV PER TOKEN", "ERROR")
+HEADERS = ("MODEL", "STATE", "HEALTH", "CONTEXT", "DTYPE", "WEIGHTS", "KV PER TOKEN", "BATCHING", "ERROR")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,7 @@ def rows(snapshot: Snapshot) -> list[tuple[str, ...]]:
             one.dtype,
             human_bytes(one.weights_bytes),
             human_bytes(one.kv_bytes_per_token),
+            one.batching,
             one.error,
         )
         for one in snapshot.models

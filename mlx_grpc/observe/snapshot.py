@@ -60,6 +60,7 @@ class RunningRequest:
 class ModelStatus:
     """One model: its life, its queue, its batch, its memory.
 
+    `batching` is how its rows share the device: PADDED, ALIGNED or ALONE; empty until loaded.
     `kv_reserved_bytes` is what the running rows may come to take at their peak, `kv_used_bytes` what the engine last
     said that they take, `kv_budget_bytes` what they may take (0: no limit). `engine_memory_bytes` is the engine's
     resident memory, None where the system does not tell. `stalled_seconds` is the time since the engine last
@@ -72,6 +73,7 @@ class ModelStatus:
     error: str
     engine_pid: int | None
     device: str
+    batching: str
     context_length: int
     weights_bytes: int
     engine_memory_bytes: int | None

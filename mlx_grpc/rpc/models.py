@@ -23,6 +23,12 @@ _STATES = {
     ModelState.FAILED: model_pb2.MODEL_STATE_FAILED,
 }
 
+_BATCHING = {
+    "PADDED": model_pb2.BATCHING_PADDED,
+    "ALIGNED": model_pb2.BATCHING_ALIGNED,
+    "ALONE": model_pb2.BATCHING_ALONE,
+}
+
 
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     """Lists for everybody; loads and unloads for whom the server's operator allows it."""
@@ -80,6 +86,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             model.dtype = info.dtype
             model.weights_bytes = info.weights_bytes
             model.kv_bytes_per_token = info.kv_bytes_per_token
+            model.batching = _BATCHING.get(info.batching, model_pb2.BATCHING_UNSPECIFIED)
             if host.tokenizer is not None and host.tokenizer.has_chat_template:
                 model.features.append(model_pb2.MODEL_FEATURE_CHAT)
             if info.reproducible:

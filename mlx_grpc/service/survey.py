@@ -105,6 +105,7 @@ class Survey:
             error=host.error,
             engine_pid=host.engine_pid,
             device=info.device if info else "",
+            batching=info.batching if info else "",
             context_length=host.context_length,
             weights_bytes=info.weights_bytes if info else 0,
             engine_memory_bytes=resident_bytes(host.engine_pid),

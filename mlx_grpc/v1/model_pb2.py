@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17mlx_grpc/v1/model.proto\x12\x0bmlx_grpc.v1\"\xf7\x02\n\x05Model\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x17.mlx_grpc.v1.ModelStateR\x05state\x12\x14\n\x05\x65rror\x18\x03 \x01(\tR\x05\x65rror\x12%\n\x0e\x63ontext_length\x18\x04 \x01(\rR\rcontextLength\x12\x1d\n\nvocab_size\x18\x05 \x01(\rR\tvocabSize\x12\x14\n\x05\x64type\x18\x06 \x01(\tR\x05\x64type\x12#\n\rweights_bytes\x18\x07 \x01(\x04R\x0cweightsBytes\x12+\n\x12kv_bytes_per_token\x18\x08 \x01(\x04R\x0fkvBytesPerToken\x12\x1a\n\x08revision\x18\t \x01(\tR\x08revision\x12\x35\n\x08\x66\x65\x61tures\x18\n \x03(\x0e\x32\x19.mlx_grpc.v1.ModelFeatureR\x08\x66\x65\x61tures\x12\x18\n\x07\x64\x65\x66\x61ult\x18\x0b \x01(\x08R\x07\x64\x65\x66\x61ult*\xa6\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14MODEL_STATE_UNLOADED\x10\x01\x12\x17\n\x13MODEL_STATE_LOADING\x10\x02\x12\x15\n\x11MODEL_STATE_READY\x10\x03\x12\x19\n\x15MODEL_STATE_UNLOADING\x10\x04\x12\x16\n\x12MODEL_STATE_FAILED\x10\x05*e\n\x0cModelFeature\x12\x1d\n\x19MODEL_FEATURE_UNSPECIFIED\x10\x00\x12\x16\n\x12MODEL_FEATURE_CHAT\x10\x01\x12\x1e\n\x1aMODEL_FEATURE_REPRODUCIBLE\x10\x02\x42U\n\x14io.github.mlxgrpc.v1P\x01Z;github.com/mlx-grpc/mlx-grpc/clients/go/mlxgrpcv1;mlxgrpcv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17mlx_grpc/v1/model.proto\x12\x0bmlx_grpc.v1\"\xaa\x03\n\x05Model\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x17.mlx_grpc.v1.ModelStateR\x05state\x12\x14\n\x05\x65rror\x18\x03 \x01(\tR\x05\x65rror\x12%\n\x0e\x63ontext_length\x18\x04 \x01(\rR\rcontextLength\x12\x1d\n\nvocab_size\x18\x05 \x01(\rR\tvocabSize\x12\x14\n\x05\x64type\x18\x06 \x01(\tR\x05\x64type\x12#\n\rweights_bytes\x18\x07 \x01(\x04R\x0cweightsBytes\x12+\n\x12kv_bytes_per_token\x18\x08 \x01(\x04R\x0fkvBytesPerToken\x12\x1a\n\x08revision\x18\t \x01(\tR\x08revision\x12\x35\n\x08\x66\x65\x61tures\x18\n \x03(\x0e\x32\x19.mlx_grpc.v1.ModelFeatureR\x08\x66\x65\x61tures\x12\x18\n\x07\x64\x65\x66\x61ult\x18\x0b \x01(\x08R\x07\x64\x65\x66\x61ult\x12\x31\n\x08\x62\x61tching\x18\x0c \x01(\x0e\x32\x15.mlx_grpc.v1.BatchingR\x08\x62\x61tching*c\n\x08\x42\x61tching\x12\x18\n\x14\x42\x41TCHING_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x42\x41TCHING_PADDED\x10\x01\x12\x14\n\x10\x42\x41TCHING_ALIGNED\x10\x02\x12\x12\n\x0e\x42\x41TCHING_ALONE\x10\x03*\xa6\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14MODEL_STATE_UNLOADED\x10\x01\x12\x17\n\x13MODEL_STATE_LOADING\x10\x02\x12\x15\n\x11MODEL_STATE_READY\x10\x03\x12\x19\n\x15MODEL_STATE_UNLOADING\x10\x04\x12\x16\n\x12MODEL_STATE_FAILED\x10\x05*e\n\x0cModelFeature\x12\x1d\n\x19MODEL_FEATURE_UNSPECIFIED\x10\x00\x12\x16\n\x12MODEL_FEATURE_CHAT\x10\x01\x12\x1e\n\x1aMODEL_FEATURE_REPRODUCIBLE\x10\x02\x42U\n\x14io.github.mlxgrpc.v1P\x01Z;github.com/mlx-grpc/mlx-grpc/clients/go/mlxgrpcv1;mlxgrpcv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,10 +32,12 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mlx_grpc.v1.model_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\024io.github.mlxgrpc.v1P\001Z;github.com/mlx-grpc/mlx-grpc/clients/go/mlxgrpcv1;mlxgrpcv1'
-  _globals['_MODELSTATE']._serialized_start=419
-  _globals['_MODELSTATE']._serialized_end=585
-  _globals['_MODELFEATURE']._serialized_start=587
-  _globals['_MODELFEATURE']._serialized_end=688
+  _globals['_BATCHING']._serialized_start=469
+  _globals['_BATCHING']._serialized_end=568
+  _globals['_MODELSTATE']._serialized_start=571
+  _globals['_MODELSTATE']._serialized_end=737
+  _globals['_MODELFEATURE']._serialized_start=739
+  _globals['_MODELFEATURE']._serialized_end=840
   _globals['_MODEL']._serialized_start=41
-  _globals['_MODEL']._serialized_end=416
+  _globals['_MODEL']._serialized_end=467
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,13 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Batching(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BATCHING_UNSPECIFIED: _ClassVar[Batching]
+    BATCHING_PADDED: _ClassVar[Batching]
+    BATCHING_ALIGNED: _ClassVar[Batching]
+    BATCHING_ALONE: _ClassVar[Batching]
+
 class ModelState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     MODEL_STATE_UNSPECIFIED: _ClassVar[ModelState]
@@ -21,6 +28,10 @@ class ModelFeature(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MODEL_FEATURE_UNSPECIFIED: _ClassVar[ModelFeature]
     MODEL_FEATURE_CHAT: _ClassVar[ModelFeature]
     MODEL_FEATURE_REPRODUCIBLE: _ClassVar[ModelFeature]
+BATCHING_UNSPECIFIED: Batching
+BATCHING_PADDED: Batching
+BATCHING_ALIGNED: Batching
+BATCHING_ALONE: Batching
 MODEL_STATE_UNSPECIFIED: ModelState
 MODEL_STATE_UNLOADED: ModelState
 MODEL_STATE_LOADING: ModelState
@@ -32,7 +43,7 @@ MODEL_FEATURE_CHAT: ModelFeature
 MODEL_FEATURE_REPRODUCIBLE: ModelFeature
 
 class Model(_message.Message):
-    __slots__ = ("id", "state", "error", "context_length", "vocab_size", "dtype", "weights_bytes", "kv_bytes_per_token", "revision", "features", "default")
+    __slots__ = ("id", "state", "error", "context_length", "vocab_size", "dtype", "weights_bytes", "kv_bytes_per_token", "revision", "features", "default", "batching")
     ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
@@ -44,6 +55,7 @@ class Model(_message.Message):
     REVISION_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    BATCHING_FIELD_NUMBER: _ClassVar[int]
     id: str
     state: ModelState
     error: str
@@ -55,4 +67,5 @@ class Model(_message.Message):
     revision: str
     features: _containers.RepeatedScalarFieldContainer[ModelFeature]
     default: bool
-    def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., error: _Optional[str] = ..., context_length: _Optional[int] = ..., vocab_size: _Optional[int] = ..., dtype: _Optional[str] = ..., weights_bytes: _Optional[int] = ..., kv_bytes_per_token: _Optional[int] = ..., revision: _Optional[str] = ..., features: _Optional[_Iterable[_Union[ModelFeature, str]]] = ..., default: _Optional[bool] = ...) -> None: ...
+    batching: Batching
+    def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., error: _Optional[str] = ..., context_length: _Optional[int] = ..., vocab_size: _Optional[int] = ..., dtype: _Optional[str] = ..., weights_bytes: _Optional[int] = ..., kv_bytes_per_token: _Optional[int] = ..., revision: _Optional[str] = ..., features: _Optional[_Iterable[_Union[ModelFeature, str]]] = ..., default: _Optional[bool] = ..., batching: _Optional[_Union[Batching, str]] = ...) -> None: ...

@@ -86,13 +86,15 @@ def test_remote_code_is_not_run_unless_allowed(folder: Path) -> None:
     assert not (folder / "ran").exists()
 
 
-def test_a_cache_that_cannot_be_batched_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kind of cache is named."""
+def test_a_cache_that_cannot_be_batched_runs_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row at a time, and the kind of cache is named."""
     from mlx_lm.models.cache import ChunkedKVCache
     from mlx_lm.models.llama import Model
 
     monkeypatch.setattr(Model, "make_cache", lambda _: [ChunkedKVCache(8), ChunkedKVCache(8)])
-    assert "ChunkedKVCache" in reason(folder)
+    loaded = load_model(Load(str(folder), max_rows=8)).loaded
+    assert (loaded.batching, loaded.max_rows) == ("ALONE", 1)
+    assert "ChunkedKVCache" in " ".join(loaded.notes)
 
 
 def test_half_precision_becomes_float32_on_a_cpu(folder: Path) -> None:

@@ -21,6 +21,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// How a model's rows may share the device.
+type Batching int32
+
+const (
+	// Not loaded yet.
+	Batching_BATCHING_UNSPECIFIED Batching = 0
+	// Prompts of different lengths are processed together, and rows decode together.
+	Batching_BATCHING_PADDED Batching = 1
+	// Prompts are processed one at a time; rows decode together.
+	Batching_BATCHING_ALIGNED Batching = 2
+	// One request at a time.
+	Batching_BATCHING_ALONE Batching = 3
+)
+
+// Enum value maps for Batching.
+var (
+	Batching_name = map[int32]string{
+		0: "BATCHING_UNSPECIFIED",
+		1: "BATCHING_PADDED",
+		2: "BATCHING_ALIGNED",
+		3: "BATCHING_ALONE",
+	}
+	Batching_value = map[string]int32{
+		"BATCHING_UNSPECIFIED": 0,
+		"BATCHING_PADDED":      1,
+		"BATCHING_ALIGNED":     2,
+		"BATCHING_ALONE":       3,
+	}
+)
+
+func (x Batching) Enum() *Batching {
+	p := new(Batching)
+	*p = x
+	return p
+}
+
+func (x Batching) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Batching) Descriptor() protoreflect.EnumDescriptor {
+	return file_mlx_grpc_v1_model_proto_enumTypes[0].Descriptor()
+}
+
+func (Batching) Type() protoreflect.EnumType {
+	return &file_mlx_grpc_v1_model_proto_enumTypes[0]
+}
+
+func (x Batching) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Batching.Descriptor instead.
+func (Batching) EnumDescriptor() ([]byte, []int) {
+	return file_mlx_grpc_v1_model_proto_rawDescGZIP(), []int{0}
+}
+
 // Where a model is in its life.
 type ModelState int32
 
@@ -70,11 +127,11 @@ func (x ModelState) String() string {
 }
 
 func (ModelState) Descriptor() protoreflect.EnumDescriptor {
-	return file_mlx_grpc_v1_model_proto_enumTypes[0].Descriptor()
+	return file_mlx_grpc_v1_model_proto_enumTypes[1].Descriptor()
 }
 
 func (ModelState) Type() protoreflect.EnumType {
-	return &file_mlx_grpc_v1_model_proto_enumTypes[0]
+	return &file_mlx_grpc_v1_model_proto_enumTypes[1]
 }
 
 func (x ModelState) Number() protoreflect.EnumNumber {
@@ -83,7 +140,7 @@ func (x ModelState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ModelState.Descriptor instead.
 func (ModelState) EnumDescriptor() ([]byte, []int) {
-	return file_mlx_grpc_v1_model_proto_rawDescGZIP(), []int{0}
+	return file_mlx_grpc_v1_model_proto_rawDescGZIP(), []int{1}
 }
 
 // What a model can do beyond continuing text.
@@ -94,7 +151,8 @@ const (
 	ModelFeature_MODEL_FEATURE_UNSPECIFIED ModelFeature = 0
 	// It has a chat template.
 	ModelFeature_MODEL_FEATURE_CHAT ModelFeature = 1
-	// A seed gives the same text alone, in company and across a crash (CPU in float32).
+	// A seed gives the same text alone, batched with others and across a crash (CPU in float32, where the test at load
+	// saw it).
 	ModelFeature_MODEL_FEATURE_REPRODUCIBLE ModelFeature = 2
 )
 
@@ -123,11 +181,11 @@ func (x ModelFeature) String() string {
 }
 
 func (ModelFeature) Descriptor() protoreflect.EnumDescriptor {
-	return file_mlx_grpc_v1_model_proto_enumTypes[1].Descriptor()
+	return file_mlx_grpc_v1_model_proto_enumTypes[2].Descriptor()
 }
 
 func (ModelFeature) Type() protoreflect.EnumType {
-	return &file_mlx_grpc_v1_model_proto_enumTypes[1]
+	return &file_mlx_grpc_v1_model_proto_enumTypes[2]
 }
 
 func (x ModelFeature) Number() protoreflect.EnumNumber {
@@ -136,7 +194,7 @@ func (x ModelFeature) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ModelFeature.Descriptor instead.
 func (ModelFeature) EnumDescriptor() ([]byte, []int) {
-	return file_mlx_grpc_v1_model_proto_rawDescGZIP(), []int{1}
+	return file_mlx_grpc_v1_model_proto_rawDescGZIP(), []int{2}
 }
 
 // A model that this server knows.
@@ -163,7 +221,10 @@ type Model struct {
 	// What the model can do.
 	Features []ModelFeature `protobuf:"varint,10,rep,packed,name=features,proto3,enum=mlx_grpc.v1.ModelFeature" json:"features,omitempty"`
 	// Whether requests that name no model go to this one.
-	Default       bool `protobuf:"varint,11,opt,name=default,proto3" json:"default,omitempty"`
+	Default bool `protobuf:"varint,11,opt,name=default,proto3" json:"default,omitempty"`
+	// How its rows may share the device. A test at load finds it, on the device and with the weights that serve: rows
+	// together against rows alone. Its rows are short, so it cannot show what happens when a sliding window wraps.
+	Batching      Batching `protobuf:"varint,12,opt,name=batching,proto3,enum=mlx_grpc.v1.Batching" json:"batching,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -275,11 +336,18 @@ func (x *Model) GetDefault() bool {
 	return false
 }
 
+func (x *Model) GetBatching() Batching {
+	if x != nil {
+		return x.Batching
+	}
+	return Batching_BATCHING_UNSPECIFIED
+}
+
 var File_mlx_grpc_v1_model_proto protoreflect.FileDescriptor
 
 const file_mlx_grpc_v1_model_proto_rawDesc = "" +
 	"\n" +
-	"\x17mlx_grpc/v1/model.proto\x12\vmlx_grpc.v1\"\xf7\x02\n" +
+	"\x17mlx_grpc/v1/model.proto\x12\vmlx_grpc.v1\"\xaa\x03\n" +
 	"\x05Model\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12-\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x17.mlx_grpc.v1.ModelStateR\x05state\x12\x14\n" +
@@ -293,7 +361,13 @@ const file_mlx_grpc_v1_model_proto_rawDesc = "" +
 	"\brevision\x18\t \x01(\tR\brevision\x125\n" +
 	"\bfeatures\x18\n" +
 	" \x03(\x0e2\x19.mlx_grpc.v1.ModelFeatureR\bfeatures\x12\x18\n" +
-	"\adefault\x18\v \x01(\bR\adefault*\xa6\x01\n" +
+	"\adefault\x18\v \x01(\bR\adefault\x121\n" +
+	"\bbatching\x18\f \x01(\x0e2\x15.mlx_grpc.v1.BatchingR\bbatching*c\n" +
+	"\bBatching\x12\x18\n" +
+	"\x14BATCHING_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fBATCHING_PADDED\x10\x01\x12\x14\n" +
+	"\x10BATCHING_ALIGNED\x10\x02\x12\x12\n" +
+	"\x0eBATCHING_ALONE\x10\x03*\xa6\x01\n" +
 	"\n" +
 	"ModelState\x12\x1b\n" +
 	"\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
@@ -320,21 +394,23 @@ func file_mlx_grpc_v1_model_proto_rawDescGZIP() []byte {
 	return file_mlx_grpc_v1_model_proto_rawDescData
 }
 
-var file_mlx_grpc_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_mlx_grpc_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_mlx_grpc_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
 var file_mlx_grpc_v1_model_proto_goTypes = []any{
-	(ModelState)(0),   // 0: mlx_grpc.v1.ModelState
-	(ModelFeature)(0), // 1: mlx_grpc.v1.ModelFeature
-	(*Model)(nil),     // 2: mlx_grpc.v1.Model
+	(Batching)(0),     // 0: mlx_grpc.v1.Batching
+	(ModelState)(0),   // 1: mlx_grpc.v1.ModelState
+	(ModelFeature)(0), // 2: mlx_grpc.v1.ModelFeature
+	(*Model)(nil),     // 3: mlx_grpc.v1.Model
 }
 var file_mlx_grpc_v1_model_proto_depIdxs = []int32{
-	0, // 0: mlx_grpc.v1.Model.state:type_name -> mlx_grpc.v1.ModelState
-	1, // 1: mlx_grpc.v1.Model.features:type_name -> mlx_grpc.v1.ModelFeature
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	1, // 0: mlx_grpc.v1.Model.state:type_name -> mlx_grpc.v1.ModelState
+	2, // 1: mlx_grpc.v1.Model.features:type_name -> mlx_grpc.v1.ModelFeature
+	0, // 2: mlx_grpc.v1.Model.batching:type_name -> mlx_grpc.v1.Batching
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_mlx_grpc_v1_model_proto_init() }
@@ -347,7 +423,7 @@ func file_mlx_grpc_v1_model_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mlx_grpc_v1_model_proto_rawDesc), len(file_mlx_grpc_v1_model_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   1,
 			NumExtensions: 0,
 			NumServices:   0,

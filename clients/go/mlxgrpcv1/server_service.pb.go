@@ -67,7 +67,7 @@ type GetServerInfoResponse struct {
 	MlxVersion string `protobuf:"bytes,2,opt,name=mlx_version,json=mlxVersion,proto3" json:"mlx_version,omitempty"`
 	// The version of mlx_lm in the engine.
 	MlxLmVersion string `protobuf:"bytes,3,opt,name=mlx_lm_version,json=mlxLmVersion,proto3" json:"mlx_lm_version,omitempty"`
-	// What computes: "cpu", "gpu".
+	// What computes: "cpu", "cuda" or "metal".
 	Backend string `protobuf:"bytes,4,opt,name=backend,proto3" json:"backend,omitempty"`
 	// Its name: "Apple M4 Max", "NVIDIA H100 80GB HBM3".
 	Device string `protobuf:"bytes,5,opt,name=device,proto3" json:"device,omitempty"`

@@ -67,7 +67,8 @@ class ModelState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model of the server; numbers are 0 until it is loaded. `features` are "chat", "reproducible"."""
+    """A model of the server; numbers are 0 and texts empty until it is loaded. `features` are "chat", "reproducible";
+    `batching` says how its rows may share the device: "padded", "aligned" or "alone"."""
 
     id: str
     state: ModelState
@@ -80,6 +81,7 @@ class Model:
     revision: str
     features: tuple[str, ...]
     default: bool
+    batching: str = ""
 
 
 @dataclass(frozen=True, slots=True)

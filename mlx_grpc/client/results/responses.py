@@ -134,6 +134,7 @@ def model(message: model_pb2.Model) -> Model:
         revision=message.revision,
         features=tuple(_name(model_pb2.ModelFeature, one, "MODEL_FEATURE_") for one in message.features),
         default=message.default,
+        batching=_name(model_pb2.Batching, message.batching, "BATCHING_") if message.batching else "",
     )
 
 

@@ -21,7 +21,7 @@ from mlx_grpc.engine.loading.config import attention_heads, context_length, eos_
 from mlx_grpc.engine.loading.memory import device_memory_bytes, limit_memory
 from mlx_grpc.engine.loading.network import load_network
 from mlx_grpc.engine.loading.shape import Shape, measure
-from mlx_grpc.engine.loading.trial import Trial, Unfit, Verdict
+from mlx_grpc.engine.loading.trial import ONE_ROW, Trial, Unfit, Verdict
 from mlx_grpc.engine.loading.verdicts import Verdicts
 from mlx_grpc.engine.loading.ways import WAYS
 from mlx_grpc.engine.messages import Load, Loaded
@@ -104,8 +104,11 @@ def _verdict(load: Load, network: Module, shape: Shape, loading_seconds: float) 
     verdicts = Verdicts(Path(load.path), f"{device_name()} {shape.dtype}")
     if verdicts.known is not None:
         return verdicts.known
-    trial = Trial(network, shape.vocab_size, shape.dtype, max(TRIAL_SECONDS, TRIAL_SHARE * loading_seconds))
-    verdict = trial.verdict(verdicts.not_fatal(WAYS), verdicts.trying)
+    if verdicts.was_fatal(ONE_ROW):
+        raise Unfit("it ends the process even with one row alone")
+    budget_seconds = max(TRIAL_SECONDS, TRIAL_SHARE * loading_seconds)
+    trial = Trial(network, shape.vocab_size, shape.dtype, budget_seconds, verdicts.trying)
+    verdict = trial.verdict([way for way in WAYS if not verdicts.was_fatal(str(way))])
     verdicts.found(verdict)
     return verdict
 

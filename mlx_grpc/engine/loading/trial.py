@@ -10,8 +10,10 @@ are.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import mlx.core as mx
@@ -23,6 +25,7 @@ from mlx_grpc.engine.batch.pace import Rate
 from mlx_grpc.engine.loading.rate import measured_rate
 from mlx_grpc.engine.loading.ways import WAYS, Way, alone, together
 
+ONE_ROW = "one row alone"
 TOP = 20
 """The likeliest tokens of the reference, whose log-probabilities are compared."""
 TOLERANCES = {"float32": 1e-3}
@@ -56,28 +59,46 @@ class Unfit(Exception):
     """The model fails even alone. Its text is one line that says how."""
 
 
-class Trial:
-    """One model's test. `budget_seconds`: when to stop, with what was found until then."""
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Prompts, the tokens that are fed after each, and the logits [vocab] that each then has alone, step by step."""
 
-    def __init__(self, network: Module, vocab_size: int, dtype: str, budget_seconds: float) -> None:
+    prompts: list[list[int]]
+    forced: list[list[int]]
+    logits: list[list[mx.array]]
+
+
+class Trial:
+    """One model's test. `budget_seconds`: when to stop, with what was found until then. `trying` is told what is about
+    to be computed, since the process may not survive it. Raises Unfit for a model that fails alone."""
+
+    def __init__(
+        self,
+        network: Module,
+        vocab_size: int,
+        dtype: str,
+        budget_seconds: float,
+        trying: Callable[[str], None] = lambda what: None,
+    ) -> None:
         self._network = network
         self._vocab_size = vocab_size
         self._tolerance = TOLERANCES.get(dtype, HALF_TOLERANCE)
         self._budget_seconds = budget_seconds
+        self._trying = trying
         self._began_seconds = time.monotonic()
+        trying(ONE_ROW)
         self.rate = measured_rate(network)
         self._size = self._affordable_size()
-        self._references: dict[int, list[list[mx.array]]] = {}
+        self._samples = [self._sample(0)]
 
-    def verdict(self, ways: Sequence[Way] = WAYS, trying: Callable[[Way], None] = lambda way: None) -> Verdict:
-        """The first of the ways that gives what the reference gives; `trying` is called before each. Raises Unfit when
-        none does."""
+    def verdict(self, ways: Sequence[Way] = WAYS) -> Verdict:
+        """The first of the ways that gives what one row alone gives. Raises Unfit when none does."""
         why = why_not = ""
         for way in ways:
             if self._time_is_up() and way.batching is not Batching.ALONE:
                 why_not = why_not or f"not tested further after {self._budget_seconds:.0f} s"
                 continue
-            trying(way)
+            self._trying(str(way))
             difference, why = self._difference(way)
             if difference <= self._tolerance:
                 return self._passed(way, difference, why_not)
@@ -98,7 +119,7 @@ class Trial:
         return time.monotonic() - self._began_seconds > self._budget_seconds
 
     def _affordable_size(self) -> tuple[int, int, int]:
-        """The largest rows whose reference and first comparison fit the time."""
+        """The largest rows that can be computed alone and in the first way within the time."""
         for long, short, steps in SIZES:
             tokens, passes = 3 * long + short + 4 * steps, 3 * steps + 8
             needed_seconds = self.rate.fixed_seconds * passes + self.rate.seconds_per_token * tokens
@@ -107,35 +128,36 @@ class Trial:
         return SIZES[-1]
 
     def _difference(self, way: Way) -> tuple[float, str]:
-        """The least of the tries' differences, and what went wrong in the last one, in one line."""
-        least, why = float("inf"), ""
+        """The least of the tries' differences, and what went wrong, in one line."""
+        least, why = math.inf, ""
         for number in range(TRIES):
-            long, short, steps = self._size
-            rows = [self._tokens(length + steps, seed=2 * number + place) for place, length in enumerate((long, short))]
-            prompts, forced = [row[:-steps] for row in rows], [row[-steps:] for row in rows]
-            reference = self._reference(number, prompts, forced)
+            if number == len(self._samples):
+                self._samples.append(self._sample(number))
+            sample = self._samples[number]
             try:
-                found = together(self._network, prompts, forced, way)
-                difference = max(map(_difference, _flat(reference), _flat(found)))
+                found = together(self._network, sample.prompts, sample.forced, way)
+                difference = max(map(_difference, _flat(sample.logits), _flat(found)))
             except Exception as error:  # a model can raise anything where it was not made for batches
-                return float("inf"), " ".join(str(error).split())[:200] or type(error).__name__
+                return math.inf, _one_line(error)
             least = min(least, difference)
             why = f"its log-probabilities differ by {least:.2g}"
             if least <= self._tolerance or self._time_is_up():
                 break
         return least, why
 
-    def _reference(self, number: int, prompts: list[list[int]], forced: list[list[int]]) -> list[list[mx.array]]:
-        if number not in self._references:
-            try:
-                logits = [alone(self._network, *row) for row in zip(prompts, forced, strict=True)]
-                finite = all(bool(mx.isfinite(mx.logsumexp(step)).item()) for step in _flat(logits))
-            except Exception as error:
-                raise Unfit(" ".join(str(error).split()) or type(error).__name__) from error
-            if not finite:
-                raise Unfit("its logits are not finite")
-            self._references[number] = logits
-        return self._references[number]
+    def _sample(self, number: int) -> Sample:
+        """The first prompt is the long one."""
+        long, short, steps = self._size
+        rows = [self._tokens(length + steps, seed=2 * number + place) for place, length in enumerate((long, short))]
+        prompts, forced = [row[:-steps] for row in rows], [row[-steps:] for row in rows]
+        try:
+            logits = [alone(self._network, *row) for row in zip(prompts, forced, strict=True)]
+            finite = all(bool(mx.isfinite(mx.logsumexp(step)).item()) for step in _flat(logits))
+        except Exception as error:
+            raise Unfit(_one_line(error)) from error
+        if not finite:
+            raise Unfit("its logits are not finite")
+        return Sample(prompts, forced, logits)
 
     def _tokens(self, count: int, seed: int) -> list[int]:
         """Any tokens: the numbers of a linear congruential generator."""
@@ -155,9 +177,13 @@ def _difference(reference: mx.array, found: mx.array) -> float:
     reference, found = (_logprobs(logits) for logits in (reference, found))
     likeliest = mx.argsort(-reference)[:TOP]
     difference = cast(float, mx.max(mx.abs(reference[likeliest] - found[likeliest])).item())
-    return difference if difference == difference else float("inf")
+    return math.inf if math.isnan(difference) else difference
 
 
 def _logprobs(logits: mx.array) -> mx.array:
     logits = logits.astype(mx.float32)
     return logits - mx.logsumexp(logits)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +17,6 @@ from pathlib import Path
 import msgspec
 
 from mlx_grpc.engine.loading.trial import Verdict
-from mlx_grpc.engine.loading.ways import Way
 from mlx_grpc.models.cache import default_cache_dir
 
 CRASHES_BELIEVED = 2
@@ -48,13 +46,13 @@ class Verdicts:
         """What an earlier test found."""
         return self._record.verdict
 
-    def not_fatal(self, ways: Sequence[Way]) -> list[Way]:
-        """Those that have not ended processes."""
-        return [way for way in ways if self._record.deaths.get(str(way), 0) < CRASHES_BELIEVED]
+    def was_fatal(self, what: str) -> bool:
+        """Whether processes ended while they tried this."""
+        return self._record.deaths.get(what, 0) >= CRASHES_BELIEVED
 
-    def trying(self, way: Way) -> None:
+    def trying(self, what: str) -> None:
         """The process may not survive this."""
-        self._record.trying = str(way)
+        self._record.trying = what
         self._write()
 
     def found(self, verdict: Verdict) -> None:

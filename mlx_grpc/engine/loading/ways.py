@@ -22,6 +22,9 @@ class Way:
     batching: Batching
     grouped_masks: bool = False
 
+    def __str__(self) -> str:
+        return f"{self.batching.value}{' with grouped masks' if self.grouped_masks else ''}"
+
 
 WAYS = (
     Way(Batching.PADDED),

@@ -11,7 +11,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models.cache import LRUPromptCache, can_trim_prompt_cache, trim_prompt_cache
+from mlx_lm.models.cache import (
+    CacheList,
+    KVCache,
+    LRUPromptCache,
+    RotatingKVCache,
+    can_trim_prompt_cache,
+    trim_prompt_cache,
+)
 
 MIN_TOKENS = 16
 """Shorter prefixes cost more to copy than to compute."""
@@ -60,6 +67,22 @@ class PrefixCache:
             return
         if sum(cache.nbytes for cache in caches) > self._max_bytes:
             return
+        for cache in caches:
+            _trim_only_what_is_whole(cache)
         # Started now, so that they let go of the batch that they were cut from; nobody waits for them.
         mx.async_eval([cache.state for cache in caches])  # type: ignore[no-untyped-call]
         self._kept.insert_cache(salt, list(tokens), caches)
+
+
+def _trim_only_what_is_whole(cache: Any) -> None:
+    """A cache that has let go of tokens cannot be shortened to before them. Kinds that may have, but that say that they
+    can be trimmed (ChunkedKVCache does), are made to say no."""
+    if isinstance(cache, CacheList):
+        for part in cache.caches:
+            _trim_only_what_is_whole(part)
+    elif type(cache) not in (KVCache, RotatingKVCache):
+        cache.is_trimmable = _never
+
+
+def _never() -> bool:
+    return False

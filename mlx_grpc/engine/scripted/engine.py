@@ -78,7 +78,8 @@ class ScriptedEngine:
             context_length=script.context_length, vocab_size=VOCAB_SIZE, dtype="scripted",
             weights_bytes=script.weights_bytes, kv_bytes_per_token=script.kv_bytes_per_token,
             memory_bytes=script.memory_bytes, device="script", mlx_version="", mlx_lm_version="",
-            eos_ids=[EOS_ID], reproducible=True,
+            eos_ids=[EOS_ID], reproducible=True, batching=script.batching,
+            max_rows=1 if script.batching == "ALONE" else 0,
         )  # fmt: skip
 
     @property
@@ -109,7 +110,7 @@ class ScriptedEngine:
         if self._gate:
             self._gate()
         time.sleep(self._script.step_seconds)
-        failed = [RowFailed(row_id, "the script fails this row") for row_id in self._strike()]
+        failed = self._strike()
         for failure in failed:
             del self._places[failure.row_id]
         decoding = [place for place in self._places.values() if place.processed == place.total]
@@ -148,15 +149,16 @@ class ScriptedEngine:
                 progress.append(RowPrefill(place.row.row_id, place.processed, place.total))
         return progress
 
-    def _strike(self) -> set[int]:
+    def _strike(self) -> list[RowFailed]:
         """Let the script's faults happen; returns the rows that fail alone."""
-        failing = set()
+        failing: dict[int, RowFailed] = {}
         for place in self._places.values():
             position = place.position if place.processed == place.total else -1 - place.processed
             for fault in self._script.faults:
                 if fault.strikes(place.speaker.text, position) and happen(fault):
-                    failing.add(place.row.row_id)
-        return failing
+                    row_id, finite = place.row.row_id, fault.action != "nonfinite"
+                    failing[row_id] = RowFailed(row_id, "the script fails this row", finite)
+        return list(failing.values())
 
     def _open_gate(self, path: str) -> Gate | None:
         if not path:

@@ -24,7 +24,7 @@ def _first_time(fault: Fault) -> bool:
 
 
 def happen(fault: Fault) -> bool:
-    """Let a fault happen; True when the row is to fail alone."""
+    """Let a fault happen; True when it is the row's alone."""
     if not _first_time(fault):
         return False
     if fault.action == "abort":
@@ -37,7 +37,7 @@ def happen(fault: Fault) -> bool:
         _allocate(fault.limit_bytes)
     elif fault.action == "error":
         raise RuntimeError(f"the script's fault for {fault.text!r}")
-    return fault.action == "fail"
+    return fault.action in ("fail", "nonfinite")
 
 
 def _allocate(limit_bytes: int) -> None:

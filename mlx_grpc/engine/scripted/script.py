@@ -37,12 +37,12 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `abort` ends the process as a failed assertion in Metal does, `hang` stops stepping for ever, `slow` adds
     `seconds` to that step and each later one, `allocate` takes memory until the kernel kills the process (or
     until `limit_bytes`, where it kills itself), `error` raises an exception that no engine should, `fail`
-    fails this row alone. With `once_path` it happens only when that file does not exist yet, and makes it:
-    the engine that is started next is then a good one.
+    fails this row alone, `nonfinite` as a model does whose logits are not finite. With `once_path` it happens
+    only when that file does not exist yet, and makes it: the engine that is started next is then a good one.
     """
 
     text: str
-    action: Literal["abort", "hang", "slow", "allocate", "fail", "error"]
+    action: Literal["abort", "hang", "slow", "allocate", "fail", "error", "nonfinite"]
     at_output: int = 0
     seconds: float = 0.0
     limit_bytes: int = 0
@@ -70,6 +70,7 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     load_seconds: float = 0.0
     load_error: str = ""
     gate_path: str = ""
+    batching: Literal["PADDED", "ALIGNED", "ALONE"] = "PADDED"
 
     def reply_to(self, text: str) -> bytes | None:
         """The reply for the longest key that ends the prompt's text, as UTF-8, or None."""

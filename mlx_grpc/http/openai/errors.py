@@ -80,6 +80,7 @@ _KINDS: Mapping[type[MlxGrpcError], _Kind] = {
     errors.DeadlineUnreachable: _Kind(504, "timeout_error", "deadline_unreachable", again=False),
     errors.DeadlinePassed: _Kind(504, "timeout_error", "deadline_passed", again=False),
     errors.PoisonRequest: _Kind(500, SERVER_ERROR, "poison_request", again=False),
+    errors.NonfiniteLogits: _Kind(500, SERVER_ERROR, "nonfinite_logits", again=False),
     MlxGrpcError: _Kind(500, SERVER_ERROR, "internal_error"),
 }
 RETRY_UNKNOWN_SECONDS = 1.0

@@ -11,8 +11,8 @@ import itertools
 import logging
 from collections.abc import Sequence
 
-from mlx_grpc.engine.messages import Step, Submit
-from mlx_grpc.errors import DeadlinePassed, InternalError
+from mlx_grpc.engine.messages import RowFailed, Step, Submit
+from mlx_grpc.errors import DeadlinePassed, InternalError, MlxGrpcError, NonfiniteLogits
 from mlx_grpc.observe.stats import Stats
 from mlx_grpc.request import Queued
 from mlx_grpc.schedule.entry import Entry
@@ -126,7 +126,7 @@ class Dispatcher(LiveCalls):
             self._recovery.stepped()
         leaving = self._deliver_tokens(step, now_seconds)
         for failure in step.failed:
-            self._row_failed(failure.row_id, failure.reason)
+            self._row_failed(failure)
         for key in step.removed:
             self._row_ended(key, removed=True)
         for key in leaving:
@@ -169,15 +169,11 @@ class Dispatcher(LiveCalls):
                 self._row_ended(token.row_id, removed=False)
         return leaving
 
-    def _row_failed(self, key: int, reason: str) -> None:
-        generation = self._live.get(key)
+    def _row_failed(self, failure: RowFailed) -> None:
+        generation = self._live.get(failure.row_id)
         if generation is not None:
-            name = generation.request.generation_id
-            log.error("%s: the engine could not take it: %s", name, reason)
-            generation.fail(
-                InternalError(f"the engine could not take the request: {reason}", metadata={"error_id": name})
-            )
-        self._row_ended(key, removed=True)
+            generation.fail(_error_of(failure, generation.request.generation_id))
+        self._row_ended(failure.row_id, removed=True)
 
     def _pump(self) -> None:
         if self._pump_due is not None:
@@ -223,3 +219,12 @@ class Dispatcher(LiveCalls):
         moments = [moment for moment in (wake_at_seconds, min(limits, default=None)) if moment is not None]
         if moments:
             self._timer = self._loop.call_at(min(moments), self._pump)
+
+
+def _error_of(failure: RowFailed, generation_id: str) -> MlxGrpcError:
+    if not failure.finite:
+        return NonfiniteLogits("the model's logits for this request are not finite, so that it cannot go on")
+    log.error("%s: the engine could not take it: %s", generation_id, failure.reason)
+    return InternalError(
+        f"the engine could not take the request: {failure.reason}", metadata={"error_id": generation_id}
+    )

@@ -605,6 +605,47 @@ pub struct Model {
     /// Whether requests that name no model go to this one.
     #[prost(bool, tag="11")]
     pub default: bool,
+    /// How its rows may share the device. A test at load finds it, on the device and with the weights that serve: rows
+    /// together against rows alone. Its rows are short, so it cannot show what happens when a sliding window wraps.
+    #[prost(enumeration="Batching", tag="12")]
+    pub batching: i32,
+}
+/// How a model's rows may share the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Batching {
+    /// Not loaded yet.
+    Unspecified = 0,
+    /// Prompts of different lengths are processed together, and rows decode together.
+    Padded = 1,
+    /// Prompts are processed one at a time; rows decode together.
+    Aligned = 2,
+    /// One request at a time.
+    Alone = 3,
+}
+impl Batching {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "BATCHING_UNSPECIFIED",
+            Self::Padded => "BATCHING_PADDED",
+            Self::Aligned => "BATCHING_ALIGNED",
+            Self::Alone => "BATCHING_ALONE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "BATCHING_UNSPECIFIED" => Some(Self::Unspecified),
+            "BATCHING_PADDED" => Some(Self::Padded),
+            "BATCHING_ALIGNED" => Some(Self::Aligned),
+            "BATCHING_ALONE" => Some(Self::Alone),
+            _ => None,
+        }
+    }
 }
 /// Where a model is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -659,7 +700,8 @@ pub enum ModelFeature {
     Unspecified = 0,
     /// It has a chat template.
     Chat = 1,
-    /// A seed gives the same text alone, in company and across a crash (CPU in float32).
+    /// A seed gives the same text alone, batched with others and across a crash (CPU in float32, where the test at load
+    /// saw it).
     Reproducible = 2,
 }
 impl ModelFeature {
@@ -813,7 +855,7 @@ pub struct GetServerInfoResponse {
     /// The version of mlx_lm in the engine.
     #[prost(string, tag="3")]
     pub mlx_lm_version: ::prost::alloc::string::String,
-    /// What computes: "cpu", "gpu".
+    /// What computes: "cpu", "cuda" or "metal".
     #[prost(string, tag="4")]
     pub backend: ::prost::alloc::string::String,
     /// Its name: "Apple M4 Max", "NVIDIA H100 80GB HBM3".

@@ -20,6 +20,7 @@ function makeRunning(item) {
 }
 
 function fillRunning(row, item) {
+  row.querySelector("small").title = BATCHING[model.batching] ?? "";
   setText(row.querySelector("small"), item.request_id.slice(0, 40) || item.model);
   const word = WORDS[item.state] ?? item.state;
   pill(row.cells[1], item.priority === "normal" ? word : `${word}, ${item.priority}`, item.state === "decode" ? "good" : "");
@@ -73,6 +74,12 @@ for (const name of ["running", "errors"]) {
   });
 }
 
+const BATCHING = {
+  PADDED: "Prompts of different lengths are processed together.",
+  ALIGNED: "Prompts are processed one at a time; requests decode together.",
+  ALONE: "One request at a time.",
+};
+
 function makeModel(model) {
   const row = rowOf("", "", "number", "number", "number", "number", "number");
   row.cells[0].append(element("div", {}, element("span", { textContent: model.id }), element("small")));
@@ -80,7 +87,7 @@ function makeModel(model) {
 }
 
 function fillModel(row, model) {
-  setText(row.querySelector("small"), [model.default ? "default" : "", model.device].filter(Boolean).join(", "));
+  setText(row.querySelector("small"), [model.default ? "default" : "", model.device, model.batching.toLowerCase()].filter(Boolean).join(", "));
   const stalled = model.stalled_seconds > 5 ? `, silent for ${span(model.stalled_seconds)}` : "";
   pill(row.cells[1], model.state + stalled, stalled ? "bad" : MODEL_MOODS[model.state] ?? "warn");
   row.cells[1].title = model.error;

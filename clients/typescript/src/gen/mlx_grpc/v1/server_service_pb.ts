@@ -57,7 +57,7 @@ export type GetServerInfoResponse = Message<"mlx_grpc.v1.GetServerInfoResponse">
   mlxLmVersion: string;
 
   /**
-   * What computes: "cpu", "gpu".
+   * What computes: "cpu", "cuda" or "metal".
    *
    * @generated from field: string backend = 4;
    */

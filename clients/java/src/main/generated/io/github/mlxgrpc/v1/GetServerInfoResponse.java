@@ -206,7 +206,7 @@ private static final long serialVersionUID = 0L;
   private volatile java.lang.Object backend_ = "";
   /**
    * <pre>
-   * What computes: "cpu", "gpu".
+   * What computes: "cpu", "cuda" or "metal".
    * </pre>
    *
    * <code>string backend = 4 [json_name = "backend"];</code>
@@ -227,7 +227,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * What computes: "cpu", "gpu".
+   * What computes: "cpu", "cuda" or "metal".
    * </pre>
    *
    * <code>string backend = 4 [json_name = "backend"];</code>
@@ -1262,7 +1262,7 @@ private static final long serialVersionUID = 0L;
     private java.lang.Object backend_ = "";
     /**
      * <pre>
-     * What computes: "cpu", "gpu".
+     * What computes: "cpu", "cuda" or "metal".
      * </pre>
      *
      * <code>string backend = 4 [json_name = "backend"];</code>
@@ -1282,7 +1282,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What computes: "cpu", "gpu".
+     * What computes: "cpu", "cuda" or "metal".
      * </pre>
      *
      * <code>string backend = 4 [json_name = "backend"];</code>
@@ -1303,7 +1303,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What computes: "cpu", "gpu".
+     * What computes: "cpu", "cuda" or "metal".
      * </pre>
      *
      * <code>string backend = 4 [json_name = "backend"];</code>
@@ -1320,7 +1320,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What computes: "cpu", "gpu".
+     * What computes: "cpu", "cuda" or "metal".
      * </pre>
      *
      * <code>string backend = 4 [json_name = "backend"];</code>
@@ -1334,7 +1334,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What computes: "cpu", "gpu".
+     * What computes: "cpu", "cuda" or "metal".
      * </pre>
      *
      * <code>string backend = 4 [json_name = "backend"];</code>

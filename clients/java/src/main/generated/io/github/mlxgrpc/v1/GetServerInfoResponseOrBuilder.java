@@ -72,7 +72,7 @@ public interface GetServerInfoResponseOrBuilder extends
 
   /**
    * <pre>
-   * What computes: "cpu", "gpu".
+   * What computes: "cpu", "cuda" or "metal".
    * </pre>
    *
    * <code>string backend = 4 [json_name = "backend"];</code>
@@ -81,7 +81,7 @@ public interface GetServerInfoResponseOrBuilder extends
   java.lang.String getBackend();
   /**
    * <pre>
-   * What computes: "cpu", "gpu".
+   * What computes: "cpu", "cuda" or "metal".
    * </pre>
    *
    * <code>string backend = 4 [json_name = "backend"];</code>

@@ -38,6 +38,7 @@ private static final long serialVersionUID = 0L;
     dtype_ = "";
     revision_ = "";
     features_ = emptyIntList();
+    batching_ = 0;
   }
 
   public static final com.google.protobuf.Descriptors.Descriptor
@@ -426,6 +427,34 @@ private static final long serialVersionUID = 0L;
     return default_;
   }
 
+  public static final int BATCHING_FIELD_NUMBER = 12;
+  private int batching_ = 0;
+  /**
+   * <pre>
+   * How its rows may share the device. A test at load finds it, on the device and with the weights that serve: rows
+   * together against rows alone. Its rows are short, so it cannot show what happens when a sliding window wraps.
+   * </pre>
+   *
+   * <code>.mlx_grpc.v1.Batching batching = 12 [json_name = "batching"];</code>
+   * @return The enum numeric value on the wire for batching.
+   */
+  @java.lang.Override public int getBatchingValue() {
+    return batching_;
+  }
+  /**
+   * <pre>
+   * How its rows may share the device. A test at load finds it, on the device and with the weights that serve: rows
+   * together against rows alone. Its rows are short, so it cannot show what happens when a sliding window wraps.
+   * </pre>
+   *
+   * <code>.mlx_grpc.v1.Batching batching = 12 [json_name = "batching"];</code>
+   * @return The batching.
+   */
+  @java.lang.Override public io.github.mlxgrpc.v1.Batching getBatching() {
+    io.github.mlxgrpc.v1.Batching result = io.github.mlxgrpc.v1.Batching.forNumber(batching_);
+    return result == null ? io.github.mlxgrpc.v1.Batching.UNRECOGNIZED : result;
+  }
+
   private byte memoizedIsInitialized = -1;
   @java.lang.Override
   public final boolean isInitialized() {
@@ -477,6 +506,9 @@ private static final long serialVersionUID = 0L;
     }
     if (default_ != false) {
       output.writeBool(11, default_);
+    }
+    if (batching_ != io.github.mlxgrpc.v1.Batching.BATCHING_UNSPECIFIED.getNumber()) {
+      output.writeEnum(12, batching_);
     }
     getUnknownFields().writeTo(output);
   }
@@ -530,6 +562,10 @@ private static final long serialVersionUID = 0L;
       size += com.google.protobuf.CodedOutputStream
         .computeBoolSize(11, default_);
     }
+    if (batching_ != io.github.mlxgrpc.v1.Batching.BATCHING_UNSPECIFIED.getNumber()) {
+      size += com.google.protobuf.CodedOutputStream
+        .computeEnumSize(12, batching_);
+    }
     return size;
   }
   @java.lang.Override
@@ -574,6 +610,7 @@ private static final long serialVersionUID = 0L;
     if (!features_.equals(other.features_)) return false;
     if (getDefault()
         != other.getDefault()) return false;
+    if (batching_ != other.batching_) return false;
     if (!getUnknownFields().equals(other.getUnknownFields())) return false;
     return true;
   }
@@ -612,6 +649,8 @@ private static final long serialVersionUID = 0L;
     hash = (37 * hash) + DEFAULT_FIELD_NUMBER;
     hash = (53 * hash) + com.google.protobuf.Internal.hashBoolean(
         getDefault());
+    hash = (37 * hash) + BATCHING_FIELD_NUMBER;
+    hash = (53 * hash) + batching_;
     hash = (29 * hash) + getUnknownFields().hashCode();
     memoizedHashCode = hash;
     return hash;
@@ -758,6 +797,7 @@ private static final long serialVersionUID = 0L;
       revision_ = "";
       features_ = emptyIntList();
       default_ = false;
+      batching_ = 0;
       return this;
     }
 
@@ -825,6 +865,9 @@ private static final long serialVersionUID = 0L;
       if (((from_bitField0_ & 0x00000400) != 0)) {
         result.default_ = default_;
       }
+      if (((from_bitField0_ & 0x00000800) != 0)) {
+        result.batching_ = batching_;
+      }
     }
 
     @java.lang.Override
@@ -887,6 +930,9 @@ private static final long serialVersionUID = 0L;
       }
       if (other.getDefault() != false) {
         setDefault(other.getDefault());
+      }
+      if (other.batching_ != 0) {
+        setBatchingValue(other.getBatchingValue());
       }
       this.mergeUnknownFields(other.getUnknownFields());
       onChanged();
@@ -980,6 +1026,11 @@ private static final long serialVersionUID = 0L;
               bitField0_ |= 0x00000400;
               break;
             } // case 88
+            case 96: {
+              batching_ = input.readEnum();
+              bitField0_ |= 0x00000800;
+              break;
+            } // case 96
             default: {
               if (!super.parseUnknownField(input, extensionRegistry, tag)) {
                 done = true; // was an endgroup tag
@@ -1839,6 +1890,83 @@ private static final long serialVersionUID = 0L;
     public Builder clearDefault() {
       bitField0_ = (bitField0_ & ~0x00000400);
       default_ = false;
+      onChanged();
+      return this;
+    }
+
+    private int batching_ = 0;
+    /**
+     * <pre>
+     * How its rows may share the device. A test at load finds it, on the device and with the weights that serve: rows
+     * together against rows alone. Its rows are short, so it cannot show what happens when a sliding window wraps.
+     * </pre>
+     *
+     * <code>.mlx_grpc.v1.Batching batching = 12 [json_name = "batching"];</code>
+     * @return The enum numeric value on the wire for batching.
+     */
+    @java.lang.Override public int getBatchingValue() {
+      return batching_;
+    }
+    /**
+     * <pre>
+     * How its rows may share the device. A test at load finds it, on the device and with the weights that serve: rows
+     * together against rows alone. Its rows are short, so it cannot show what happens when a sliding window wraps.
+     * </pre>
+     *
+     * <code>.mlx_grpc.v1.Batching batching = 12 [json_name = "batching"];</code>
+     * @param value The enum numeric value on the wire for batching to set.
+     * @return This builder for chaining.
+     */
+    public Builder setBatchingValue(int value) {
+      batching_ = value;
+      bitField0_ |= 0x00000800;
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * How its rows may share the device. A test at load finds it, on the device and with the weights that serve: rows
+     * together against rows alone. Its rows are short, so it cannot show what happens when a sliding window wraps.
+     * </pre>
+     *
+     * <code>.mlx_grpc.v1.Batching batching = 12 [json_name = "batching"];</code>
+     * @return The batching.
+     */
+    @java.lang.Override
+    public io.github.mlxgrpc.v1.Batching getBatching() {
+      io.github.mlxgrpc.v1.Batching result = io.github.mlxgrpc.v1.Batching.forNumber(batching_);
+      return result == null ? io.github.mlxgrpc.v1.Batching.UNRECOGNIZED : result;
+    }
+    /**
+     * <pre>
+     * How its rows may share the device. A test at load finds it, on the device and with the weights that serve: rows
+     * together against rows alone. Its rows are short, so it cannot show what happens when a sliding window wraps.
+     * </pre>
+     *
+     * <code>.mlx_grpc.v1.Batching batching = 12 [json_name = "batching"];</code>
+     * @param value The batching to set.
+     * @throws IllegalArgumentException if UNRECOGNIZED is provided.
+     * @return This builder for chaining.
+     */
+    public Builder setBatching(io.github.mlxgrpc.v1.Batching value) {
+      if (value == null) { throw new NullPointerException(); }
+      bitField0_ |= 0x00000800;
+      batching_ = value.getNumber();
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * How its rows may share the device. A test at load finds it, on the device and with the weights that serve: rows
+     * together against rows alone. Its rows are short, so it cannot show what happens when a sliding window wraps.
+     * </pre>
+     *
+     * <code>.mlx_grpc.v1.Batching batching = 12 [json_name = "batching"];</code>
+     * @return This builder for chaining.
+     */
+    public Builder clearBatching() {
+      bitField0_ = (bitField0_ & ~0x00000800);
+      batching_ = 0;
       onChanged();
       return this;
     }

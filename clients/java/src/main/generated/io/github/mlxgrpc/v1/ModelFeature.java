@@ -33,7 +33,8 @@ public enum ModelFeature
   MODEL_FEATURE_CHAT(1),
   /**
    * <pre>
-   * A seed gives the same text alone, in company and across a crash (CPU in float32).
+   * A seed gives the same text alone, batched with others and across a crash (CPU in float32, where the test at load
+   * saw it).
    * </pre>
    *
    * <code>MODEL_FEATURE_REPRODUCIBLE = 2;</code>
@@ -69,7 +70,8 @@ public enum ModelFeature
   public static final int MODEL_FEATURE_CHAT_VALUE = 1;
   /**
    * <pre>
-   * A seed gives the same text alone, in company and across a crash (CPU in float32).
+   * A seed gives the same text alone, batched with others and across a crash (CPU in float32, where the test at load
+   * saw it).
    * </pre>
    *
    * <code>MODEL_FEATURE_REPRODUCIBLE = 2;</code>
@@ -134,7 +136,7 @@ public enum ModelFeature
   }
   public static com.google.protobuf.Descriptors.EnumDescriptor
       getDescriptor() {
-    return io.github.mlxgrpc.v1.ModelOuterClass.getDescriptor().getEnumType(1);
+    return io.github.mlxgrpc.v1.ModelOuterClass.getDescriptor().getEnumType(2);
   }
 
   private static final ModelFeature[] VALUES = values();

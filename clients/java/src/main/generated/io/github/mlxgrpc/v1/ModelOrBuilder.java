@@ -207,4 +207,25 @@ public interface ModelOrBuilder extends
    * @return The default.
    */
   boolean getDefault();
+
+  /**
+   * <pre>
+   * How its rows may share the device. A test at load finds it, on the device and with the weights that serve: rows
+   * together against rows alone. Its rows are short, so it cannot show what happens when a sliding window wraps.
+   * </pre>
+   *
+   * <code>.mlx_grpc.v1.Batching batching = 12 [json_name = "batching"];</code>
+   * @return The enum numeric value on the wire for batching.
+   */
+  int getBatchingValue();
+  /**
+   * <pre>
+   * How its rows may share the device. A test at load finds it, on the device and with the weights that serve: rows
+   * together against rows alone. Its rows are short, so it cannot show what happens when a sliding window wraps.
+   * </pre>
+   *
+   * <code>.mlx_grpc.v1.Batching batching = 12 [json_name = "batching"];</code>
+   * @return The batching.
+   */
+  io.github.mlxgrpc.v1.Batching getBatching();
 }

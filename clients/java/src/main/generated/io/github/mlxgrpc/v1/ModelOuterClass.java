@@ -40,8 +40,8 @@ public final class ModelOuterClass extends com.google.protobuf.GeneratedFile {
       descriptor;
   static {
     java.lang.String[] descriptorData = {
-      "\n\027mlx_grpc/v1/model.proto\022\013mlx_grpc.v1\"\367" +
-      "\002\n\005Model\022\016\n\002id\030\001 \001(\tR\002id\022-\n\005state\030\002 \001(\0162" +
+      "\n\027mlx_grpc/v1/model.proto\022\013mlx_grpc.v1\"\252" +
+      "\003\n\005Model\022\016\n\002id\030\001 \001(\tR\002id\022-\n\005state\030\002 \001(\0162" +
       "\027.mlx_grpc.v1.ModelStateR\005state\022\024\n\005error" +
       "\030\003 \001(\tR\005error\022%\n\016context_length\030\004 \001(\rR\rc" +
       "ontextLength\022\035\n\nvocab_size\030\005 \001(\rR\tvocabS" +
@@ -50,16 +50,20 @@ public final class ModelOuterClass extends com.google.protobuf.GeneratedFile {
       "oken\030\010 \001(\004R\017kvBytesPerToken\022\032\n\010revision\030" +
       "\t \001(\tR\010revision\0225\n\010features\030\n \003(\0162\031.mlx_" +
       "grpc.v1.ModelFeatureR\010features\022\030\n\007defaul" +
-      "t\030\013 \001(\010R\007default*\246\001\n\nModelState\022\033\n\027MODEL" +
-      "_STATE_UNSPECIFIED\020\000\022\030\n\024MODEL_STATE_UNLO" +
-      "ADED\020\001\022\027\n\023MODEL_STATE_LOADING\020\002\022\025\n\021MODEL" +
-      "_STATE_READY\020\003\022\031\n\025MODEL_STATE_UNLOADING\020" +
-      "\004\022\026\n\022MODEL_STATE_FAILED\020\005*e\n\014ModelFeatur" +
-      "e\022\035\n\031MODEL_FEATURE_UNSPECIFIED\020\000\022\026\n\022MODE" +
-      "L_FEATURE_CHAT\020\001\022\036\n\032MODEL_FEATURE_REPROD" +
-      "UCIBLE\020\002BU\n\024io.github.mlxgrpc.v1P\001Z;gith" +
-      "ub.com/mlx-grpc/mlx-grpc/clients/go/mlxg" +
-      "rpcv1;mlxgrpcv1b\006proto3"
+      "t\030\013 \001(\010R\007default\0221\n\010batching\030\014 \001(\0162\025.mlx" +
+      "_grpc.v1.BatchingR\010batching*c\n\010Batching\022" +
+      "\030\n\024BATCHING_UNSPECIFIED\020\000\022\023\n\017BATCHING_PA" +
+      "DDED\020\001\022\024\n\020BATCHING_ALIGNED\020\002\022\022\n\016BATCHING" +
+      "_ALONE\020\003*\246\001\n\nModelState\022\033\n\027MODEL_STATE_U" +
+      "NSPECIFIED\020\000\022\030\n\024MODEL_STATE_UNLOADED\020\001\022\027" +
+      "\n\023MODEL_STATE_LOADING\020\002\022\025\n\021MODEL_STATE_R" +
+      "EADY\020\003\022\031\n\025MODEL_STATE_UNLOADING\020\004\022\026\n\022MOD" +
+      "EL_STATE_FAILED\020\005*e\n\014ModelFeature\022\035\n\031MOD" +
+      "EL_FEATURE_UNSPECIFIED\020\000\022\026\n\022MODEL_FEATUR" +
+      "E_CHAT\020\001\022\036\n\032MODEL_FEATURE_REPRODUCIBLE\020\002" +
+      "BU\n\024io.github.mlxgrpc.v1P\001Z;github.com/m" +
+      "lx-grpc/mlx-grpc/clients/go/mlxgrpcv1;ml" +
+      "xgrpcv1b\006proto3"
     };
     descriptor = com.google.protobuf.Descriptors.FileDescriptor
       .internalBuildGeneratedFileFrom(descriptorData,
@@ -70,7 +74,7 @@ public final class ModelOuterClass extends com.google.protobuf.GeneratedFile {
     internal_static_mlx_grpc_v1_Model_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_mlx_grpc_v1_Model_descriptor,
-        new java.lang.String[] { "Id", "State", "Error", "ContextLength", "VocabSize", "Dtype", "WeightsBytes", "KvBytesPerToken", "Revision", "Features", "Default", });
+        new java.lang.String[] { "Id", "State", "Error", "ContextLength", "VocabSize", "Dtype", "WeightsBytes", "KvBytesPerToken", "Revision", "Features", "Default", "Batching", });
     descriptor.resolveAllFeaturesImmutable();
   }
 

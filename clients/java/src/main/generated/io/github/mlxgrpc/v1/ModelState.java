@@ -185,7 +185,7 @@ public enum ModelState
   }
   public static com.google.protobuf.Descriptors.EnumDescriptor
       getDescriptor() {
-    return io.github.mlxgrpc.v1.ModelOuterClass.getDescriptor().getEnumType(0);
+    return io.github.mlxgrpc.v1.ModelOuterClass.getDescriptor().getEnumType(1);
   }
 
   private static final ModelState[] VALUES = values();
