@@ -24,6 +24,7 @@ from mlx_grpc.engine.messages import (
     RowToken,
     SamplingParams,
     Step,
+    StepBegan,
     Submit,
     ToWorker,
     decode_from_worker,
@@ -155,8 +156,9 @@ def row(row_id: int, prompt: str | list[int], max_tokens: int = 8, **settings: o
 
 
 def next_step(worker: Worker) -> Step:
-    """The next message, which must be a step."""
-    message = worker.receive()
+    """The next message, which must be a step, or say that a long one has begun."""
+    while isinstance(message := worker.receive(), StepBegan):
+        pass
     assert isinstance(message, Step), message
     return message
 

@@ -1,9 +1,11 @@
-"""What config.json says that the engine must know. Pure."""
+"""What config.json says that the engine must know."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from mlx_grpc.engine.loading.text_part import text_section
 
 CONTEXT_KEYS = (
     "max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "model_max_length",
@@ -36,5 +38,5 @@ def attention_heads(config: Mapping[str, Any]) -> int:
 
 def _sections(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The config, and the part for text that models with eyes or ears nest in it."""
-    text = config.get("text_config")
-    return [config, text] if isinstance(text, Mapping) else [config]
+    text = text_section(config)
+    return [config, text] if text is not None else [config]

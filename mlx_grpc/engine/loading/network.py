@@ -15,6 +15,7 @@ import mlx_lm.utils
 from mlx.nn.layers.base import Module
 
 from mlx_grpc.engine.accel.cuda.fused_llama import fused
+from mlx_grpc.engine.loading.text_part import load_text_part, text_section
 from mlx_grpc.engine.protocol import LoadError
 
 
@@ -25,9 +26,27 @@ def load_network(folder: Path, backend: str, *, trust_remote_code: bool) -> tupl
         raise LoadError(f"{folder} is not a model folder: it has no config.json")
     if not any(folder.glob("model*.safetensors")):
         raise LoadError(f"{folder} has no weights: no file matches model*.safetensors")
-    network, config = mlx_lm.utils.load_model(folder, lazy=True, trust_remote_code=trust_remote_code)
+    network, config = _read(folder, trust_remote_code)
     if backend == "cpu":
         network = mlx_lm.utils.dequantize_model(network)
         network.set_dtype(mx.float32)
-    mx.eval(network.parameters())
+    mx.eval(network.parameters())  # type: ignore[no-untyped-call]
     return fused(network) if backend == "cuda" else network, config
+
+
+def _read(folder: Path, trust_remote_code: bool) -> tuple[Module, dict[str, Any]]:
+    """By mlx_lm's own loading; where that fails, the text part alone of a model that has one."""
+    try:
+        loaded: tuple[Module, dict[str, Any]] = mlx_lm.utils.load_model(
+            folder, lazy=True, trust_remote_code=trust_remote_code
+        )
+        return loaded
+    except Exception as error:
+        config = mlx_lm.utils.load_config(folder)
+        section = text_section(config)
+        if section is None:
+            raise
+        try:
+            return load_text_part(folder, config, section)
+        except Exception as second:
+            raise error from second

@@ -87,7 +87,10 @@ class Trial:
         self._trying = trying
         self._began_seconds = time.monotonic()
         trying(ONE_ROW)
-        self.rate = measured_rate(network)
+        try:
+            self.rate = measured_rate(network)
+        except Exception as error:
+            raise Unfit(_one_line(error)) from error
         self._size = self._affordable_size()
         self._samples = [self._sample(0)]
 
