@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mlx_grpc.engine.loading.text_part import text_section
+from mlx_grpc.engine.loading.text_part import SECTIONS
 
 CONTEXT_KEYS = (
     "max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "model_max_length",
@@ -38,5 +38,4 @@ def attention_heads(config: Mapping[str, Any]) -> int:
 
 def _sections(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The config, and the part for text that models with eyes or ears nest in it."""
-    text = text_section(config)
-    return [config, text] if text is not None else [config]
+    return [config, *(section for name in SECTIONS if isinstance(section := config.get(name), Mapping))]
