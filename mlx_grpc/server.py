@@ -98,9 +98,9 @@ class Server:
     async def ready(self) -> bool:
         """True when every model is READY. Raises ModelSourceError with the reason of the first that failed."""
         for host in self.catalog.hosts:
-            await host.settled()
-            if host.state is ModelState.FAILED:
-                raise ModelSourceError(f"model {host.source.id}: {host.error}")
+            await host.life.settled()
+            if host.life.state is ModelState.FAILED:
+                raise ModelSourceError(f"model {host.source.id}: {host.life.error}")
         return True
 
     def ask_to_stop(self) -> None:
@@ -131,7 +131,7 @@ class Server:
         return {"grpc": self.address, "http": self.http.address, "admin": self.admin.address}
 
     def _model_changed(self, host: ModelHost) -> None:
-        ready = host.state is ModelState.READY
+        ready = host.life.state is ModelState.READY
         self.health.set(f"models/{host.source.id}", ready)
         if host.source.id == self.catalog.default_id:
             self.health.set(INFERENCE, ready)

@@ -74,8 +74,8 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     def _model(self, host: ModelHost) -> model_pb2.Model:
         model = model_pb2.Model(
             id=host.source.id,
-            state=_STATES[host.state],
-            error=host.error,
+            state=_STATES[host.life.state],
+            error=host.life.error,
             revision=host.located.revision if host.located else "",
             default=host.source.id == self._catalog.default_id,
         )

@@ -63,7 +63,7 @@ class Service:
                 generation.fail(error)
                 raise
             finally:
-                host.dispatcher.drop(generation)
+                host.dispatcher.calls.drop(generation)
                 self._count(generation)
                 note_end(span, generation)
 
@@ -71,12 +71,12 @@ class Service:
         arrived_seconds = asyncio.get_running_loop().time()
         self._check_accepting()
         host = self.catalog.get(request.model)
-        host.check_ready()
+        host.life.check_ready()
         validate(request)
         resolved, tokenizer = await self._resolve(request, host, arrived_seconds, deadline_seconds)
         # Tokenizing may have taken a while: what was true before it may not be now.
         self._check_accepting()
-        host.check_ready()
+        host.life.check_ready()
         generation = Generation(resolved, tokenizer)
         host.dispatcher.submit(generation)
         self.stats.accepted[resolved.model] += 1
@@ -108,9 +108,11 @@ class Service:
     def cancel(self, generation_id: str) -> bool:
         """An operator ends a call; False where none with that id is live."""
         for host in self.catalog.hosts:
-            for generation in host.dispatcher.live:
+            for generation in host.dispatcher.calls:
                 if generation.request.generation_id == generation_id:
-                    host.dispatcher.fail(generation, CancelledByAdmin("an operator of the server ended the request"))
+                    host.dispatcher.calls.fail(
+                        generation, CancelledByAdmin("an operator of the server ended the request")
+                    )
                     return True
         return False
 
@@ -118,7 +120,7 @@ class Service:
         """Why a call for the default model would not be taken now; None when it would."""
         try:
             self._check_accepting()
-            return self.catalog.get("").refusal()
+            return self.catalog.get("").life.refusal()
         except MlxGrpcError as error:
             return error
 
@@ -126,7 +128,7 @@ class Service:
         """A model's tokenizer, which outlives its engine's crashes. Raises as a generation would."""
         host = self.catalog.get(model)
         if host.tokenizer is None:
-            host.check_ready()
+            host.life.check_ready()
             raise ModelLoading(f"model {host.source.id} is loading", retry_after_seconds=RETRY_LOADING_SECONDS)
         return host, host.tokenizer
 
@@ -140,7 +142,7 @@ class Service:
             return True
         except TimeoutError:
             for dispatcher in dispatchers:
-                dispatcher.fail_all(lambda: Draining("the server is going down, and the time to finish is over"))
+                dispatcher.calls.fail_all(lambda: Draining("the server is going down, and the time to finish is over"))
             return False
 
     def _check_accepting(self) -> None:

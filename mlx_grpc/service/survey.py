@@ -86,7 +86,7 @@ class Survey:
             first_token_seconds=Quantiles.of(stats.first_token_seconds),
             loop_lag_seconds=stats.loop_lag_seconds,
             worst_loop_lag_seconds=stats.worst_loop_lag_seconds,
-            running_count=sum(1 for host in service.catalog.hosts for _ in host.dispatcher.live),
+            running_count=sum(1 for host in service.catalog.hosts for _ in host.dispatcher.calls),
             running=self._running(),
             recent_errors=tuple(reversed(stats.recent_errors)),
         )
@@ -101,8 +101,8 @@ class Survey:
         return ModelStatus(
             id=name,
             default=name == self._service.catalog.default_id,
-            state=host.state.value,
-            error=host.error,
+            state=host.life.state.value,
+            error=host.life.error,
             engine_pid=host.engine_pid,
             device=info.device if info else "",
             batching=info.batching if info else "",
@@ -133,7 +133,7 @@ class Survey:
         live = [
             (generation, host.dispatcher.scheduler.ledger.state(generation.key))
             for host in self._service.catalog.hosts
-            for generation in host.dispatcher.live
+            for generation in host.dispatcher.calls
         ]
         live.sort(key=lambda one: one[0].request.arrived_seconds)
         now_seconds = asyncio.get_running_loop().time()
@@ -161,5 +161,5 @@ def server_state(service: Service) -> tuple[ServerState, str]:
     host = hosts.get(service.catalog.default_id)
     if host is None:
         return ServerState.UNLOADED, "there is no model"
-    refusal = host.refusal()
-    return _STATES[host.state], refusal.message if refusal else ""
+    refusal = host.life.refusal()
+    return _STATES[host.life.state], refusal.message if refusal else ""

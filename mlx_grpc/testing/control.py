@@ -135,11 +135,11 @@ class Control:
     def cancel(self, request_id: str) -> None:
         """End a call as an operator would."""
         dispatcher = self.server.catalog.get("").dispatcher
-        found = [generation for generation in dispatcher.live if generation.request.request_id == request_id]
+        found = [generation for generation in dispatcher.calls if generation.request.request_id == request_id]
         if not found:
             raise Refused(f"no call of request id {request_id!r} runs")
         for generation in found:
-            dispatcher.fail(generation, CancelledByAdmin("an operator cancelled the request"))
+            dispatcher.calls.fail(generation, CancelledByAdmin("an operator cancelled the request"))
 
 
 def features() -> list[str]:

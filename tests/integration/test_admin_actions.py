@@ -63,10 +63,10 @@ async def test_a_model_is_unloaded_and_loaded_again() -> None:
     async with serving() as (server, api):
         admin, host = admin_of(server), server.catalog.get("")
         unloading = await admin.post("/admin/models/unload", {"model": "scripted", "force": True})
-        await host.settled()
+        await host.life.settled()
         refusal = await refused(api.answer("x"))
         loading = await admin.post("/admin/models/load", {"model": "scripted"})
-        await host.settled()
+        await host.life.settled()
         text = await api.text(Request(prompt="x", stop=Stop(max_tokens=2)))
     assert (unloading.status, unloading.json["model"]["id"]) == (202, "scripted")
     assert refusal.reason == "MODEL_NOT_FOUND"

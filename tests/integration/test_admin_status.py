@@ -126,7 +126,7 @@ async def test_ready_is_whether_a_call_would_be_taken() -> None:
         admin = admin_of(server)
         assert (await admin.get("/readyz")).json == {"status": "SERVING"}
         await admin.post("/admin/models/unload", {"model": "scripted"})
-        await server.catalog.get("").settled()
+        await server.catalog.get("").life.settled()
         answer = await admin.get("/readyz")
         alive = await admin.get("/healthz")
     assert answer.status == 503
@@ -140,6 +140,6 @@ async def test_a_model_that_failed_says_why() -> None:
     async with serving(Script()) as (server, _):
         host = server.catalog.get("")
         await host.close()
-        host.error = "its weights are missing"
+        host.life.error = "its weights are missing"
         facts: dict[str, Any] = await status_of(admin_of(server))
     assert facts["models"][0]["error"] == "its weights are missing"

@@ -46,7 +46,7 @@ def calling(server: LocalServer, count: int = 1, max_tokens: int = 2000) -> Iter
         yield calls
     finally:
         for host in server.catalog.hosts:
-            for generation in list(host.dispatcher.live):
+            for generation in list(host.dispatcher.calls):
                 server.server.service.cancel(generation.request.generation_id)
         for call in calls:
             call.join()

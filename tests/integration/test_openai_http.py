@@ -106,7 +106,7 @@ def test_the_scheduler_sees_priority_and_deadline(tmp_path: Path) -> None:
         headers = {"X-Priority": "low", "X-Timeout": "1000"}
         async with gated(tmp_path) as (running, _), running.opened("POST", CHAT, chat("x"), headers):
             await accepted(running, 1)
-            (generation,) = running.server.catalog.get("").dispatcher.live
+            (generation,) = running.server.catalog.get("").dispatcher.calls
             assert generation.request.priority is Priority.LOW
             assert generation.request.deadline_seconds is not None
             assert 900 < generation.request.deadline_seconds - generation.request.arrived_seconds <= 1000

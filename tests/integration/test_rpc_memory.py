@@ -66,9 +66,9 @@ async def test_an_unloaded_model_has_given_its_memory_back(tmp_path: Path) -> No
         assert pid is not None
         assert resident_bytes(pid) > 50 * MEBIBYTE
         await api.models.UnloadModel(model_service_pb2.UnloadModelRequest(model="llama"))
-        await host.settled()
+        await host.life.settled()
         assert resident_bytes(pid) == 0
         assert server.catalog.memory.weights_bytes == 0
         host.load()
-        await until(api, lambda: host.state.value == "ready")
+        await until(api, lambda: host.life.state.value == "ready")
         assert await api.text(rows_of("llama", 4))

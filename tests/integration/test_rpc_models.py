@@ -106,12 +106,12 @@ async def test_unloading_lets_calls_finish() -> None:
         gate.open()
         assert (await read_all(call))[-1].completed.usage.completion_tokens == 5
         host = server.catalog.get("")
-        await host.settled()
+        await host.life.settled()
         assert (await get(api)).state == UNLOADED
         assert host.engine_pid is None
         answer = await api.models.LoadModel(model_service_pb2.LoadModelRequest(model="scripted"))
         assert answer.model.state == LOADING
-        await host.settled()
+        await host.life.settled()
         assert await api.text(Request(prompt="hi", stop=Stop(max_tokens=5)))
 
 
@@ -125,7 +125,7 @@ async def test_forced_unloading_ends_calls() -> None:
         await api.models.UnloadModel(model_service_pb2.UnloadModelRequest(model="scripted", force=True))
         refusal = await refused(read_all(call))
         gate.open()
-        await server.catalog.get("").settled()
+        await server.catalog.get("").life.settled()
         assert (await get(api)).state == UNLOADED
     assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "DRAINING")
     assert refusal.trailing["x-generation-id"]
@@ -137,11 +137,11 @@ async def test_unloading_what_is_not_loaded_changes_nothing() -> None:
     async with serving(allow_model_management=True) as (server, api):
         for _ in range(2):
             await api.models.UnloadModel(model_service_pb2.UnloadModelRequest(model="scripted"))
-            await server.catalog.get("").settled()
+            await server.catalog.get("").life.settled()
             assert (await get(api)).state == UNLOADED
         for _ in range(2):
             await api.models.LoadModel(model_service_pb2.LoadModelRequest(model="scripted"))
-        await server.catalog.get("").settled()
+        await server.catalog.get("").life.settled()
         assert (await get(api)).state == READY
 
 
@@ -178,7 +178,7 @@ async def test_a_failed_model_says_why() -> None:
     server = await _starting('script:{"load_error": "the weights are torn"}')
     try:
         async with connected(server.address) as api:
-            await server.catalog.get("").settled()
+            await server.catalog.get("").life.settled()
             refusal = await refused(api.answer("hi"))
             model = await get(api)
     finally:
@@ -194,7 +194,7 @@ async def test_one_models_unloading_leaves_the_other_alone() -> None:
     models = ("one=script:{}", "two=script:{}")
     async with serving(model=models, allow_model_management=True) as (server, api):
         await api.models.UnloadModel(model_service_pb2.UnloadModelRequest(model="one"))
-        await server.catalog.get("one").settled()
+        await server.catalog.get("one").life.settled()
         refusal, text = await asyncio.gather(
             refused(api.answer("hi")), api.text(Request(model="two", prompt="hi", stop=Stop(max_tokens=2)))
         )

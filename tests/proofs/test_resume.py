@@ -39,13 +39,13 @@ async def _same_with_kills(killer: Killer, max_tokens: int, script: Script | Non
 
         def back() -> bool:
             """A kill at the end of a round is over with: new calls would be refused meanwhile, as they should be."""
-            return stats.crashes.total() == killer.kills - killer.left and host.state is ModelState.READY
+            return stats.crashes.total() == killer.kills - killer.left and host.life.state is ModelState.READY
 
         while killer.left:
             killer.armed = False
             await until(api, back)
             calls = [api.stream(request) for request in requests]
-            await until(api, lambda: len(tuple(host.dispatcher.live)) == len(requests))
+            await until(api, lambda: len(tuple(host.dispatcher.calls)) == len(requests))
             killer.armed = True
             events = await asyncio.gather(*(read_all(call) for call in calls))
             assert [text_of(stream) for stream in events] == undisturbed

@@ -138,4 +138,4 @@ def _json(body: object, status: int = 200) -> JSONResponse:
 
 
 def _model(host: ModelHost) -> Response:
-    return _json({"model": {"id": host.source.id, "state": host.state.value, "error": host.error}}, 202)
+    return _json({"model": {"id": host.source.id, "state": host.life.state.value, "error": host.life.error}}, 202)

@@ -88,7 +88,7 @@ class _Models:
 
     async def list(self, request: Request) -> Response:
         """All, the default first."""
-        shown = [host for host in self._catalog.hosts if host.state in SHOWN_STATES]
+        shown = [host for host in self._catalog.hosts if host.life.state in SHOWN_STATES]
         shown.sort(key=lambda host: host.source.id != self._catalog.default_id)
         return JSONResponse({"object": "list", "data": [self._model(host) for host in shown]})
 
@@ -96,7 +96,7 @@ class _Models:
         """One. Raises ModelNotFound."""
         name = request.path_params["model"]
         host = self._catalog.get(name) if name else None
-        if host is None or host.state not in SHOWN_STATES:
+        if host is None or host.life.state not in SHOWN_STATES:
             raise ModelNotFound(f"there is no model {name!r} here", resource=name, field="model")
         return JSONResponse(self._model(host))
 

@@ -11,7 +11,9 @@ from mlx_grpc.errors import InvalidField, ModelNotFound
 from mlx_grpc.observe.stats import Stats
 from mlx_grpc.service.hosting.host import ModelHost
 from mlx_grpc.service.hosting.memory import DeviceMemory
-from mlx_grpc.service.hosting.model_state import ModelSource, ModelState, Settings
+from mlx_grpc.service.hosting.model_state import ModelState
+from mlx_grpc.service.hosting.settings import Settings
+from mlx_grpc.service.hosting.sources import ModelSource
 
 __all__ = ["Catalog", "Find", "StartLink"]
 
@@ -66,7 +68,7 @@ class Catalog:
         if not name:
             raise InvalidField("model is required", field="model")
         host = self._hosts.get(name) or self.add(self._find(name))
-        if host.state not in (ModelState.LOADING, ModelState.READY):
+        if host.life.state not in (ModelState.LOADING, ModelState.READY):
             host.load()
         return host
 
@@ -75,7 +77,7 @@ class Catalog:
         if not name:
             raise InvalidField("model is required", field="model")
         host = self.get(name)
-        if host.state is not ModelState.UNLOADED:
+        if host.life.state is not ModelState.UNLOADED:
             host.unload(force)
         return host
 

@@ -1,4 +1,4 @@
-"""One model's life: its engine, its tokenizer, its calls.
+"""One model: its state, its engine, its tokenizer, its calls.
 
 Health is what the state says: a model that is READY takes calls, all others refuse them with the error of their state.
 When the engine is lost, calls that were accepted wait, `recovery` decides who goes on when, and the host starts
@@ -14,34 +14,28 @@ from pathlib import Path
 from typing import Any
 
 from mlx_grpc.engine.link.interface import StartLink
-from mlx_grpc.engine.messages import Load, Loaded
-from mlx_grpc.errors import (
-    Draining,
-    InternalError,
-    ModelFailed,
-    PoisonRequest,
-)
+from mlx_grpc.engine.messages import Loaded
+from mlx_grpc.errors import Draining, ModelFailed
 from mlx_grpc.models.sources import ModelSourceError
 from mlx_grpc.observe.stats import Stats
-from mlx_grpc.schedule.budget import KvBudget
 from mlx_grpc.schedule.entry import Limits
 from mlx_grpc.schedule.scheduler import Scheduler
+from mlx_grpc.service.hosting.crashes import CrashHandler
 from mlx_grpc.service.hosting.dispatcher import Dispatcher
-from mlx_grpc.service.hosting.keeper import EngineFailed, EngineKeeper
+from mlx_grpc.service.hosting.hosted_engine import HostedEngine
+from mlx_grpc.service.hosting.keeper import EngineFailed
 from mlx_grpc.service.hosting.memory import DeviceMemory
-from mlx_grpc.service.hosting.model_state import Located, ModelLife, ModelSource, ModelState, Settings
-from mlx_grpc.service.hosting.recovery import MAX_RESUMES, Recovery
+from mlx_grpc.service.hosting.model_state import ModelLife, ModelState
+from mlx_grpc.service.hosting.recovery import Recovery
+from mlx_grpc.service.hosting.settings import Settings
+from mlx_grpc.service.hosting.sources import Located, ModelSource
 from mlx_grpc.service.intake.defaults import SamplingDefaults, read_sampling_defaults
 from mlx_grpc.service.intake.tokenizer import SCRIPT_PREFIX, Tokenizer, load_tokenizer
 
 log = logging.getLogger(__name__)
 
-GATHER_SECONDS = {"cuda": 0.025}
-"""How long an arrival waits for company while rows run. On an NVIDIA GPU four prompts take about as long as one; on a
-CPU four times as long. Nothing was measured on a Mac, whose GPU is bound by computing as a CPU is."""
 
-
-class ModelHost(ModelLife):
+class ModelHost:
     """A model that the server knows, in memory or not."""
 
     def __init__(
@@ -53,10 +47,9 @@ class ModelHost(ModelLife):
         memory: DeviceMemory,
         stats: Stats,
     ) -> None:
-        super().__init__(source.id, lambda: on_change(self))
         self.source = source
+        self.life = ModelLife(source.id, lambda: on_change(self))
         self.located: Located | None = None
-        self.info: Loaded | None = None
         self.tokenizer: Tokenizer | None = None
         self.defaults = SamplingDefaults()
         limits = Limits(
@@ -65,14 +58,20 @@ class ModelHost(ModelLife):
             max_rows=settings.max_batch,
             ageing_seconds=settings.ageing_seconds,
         )
-        self._recovery = Recovery(settings.max_batch)
-        self.dispatcher = Dispatcher(source.id, Scheduler(limits), self._recovery, memory, stats)
-        self._keeper = EngineKeeper(start_link, self.dispatcher.on_step, self._on_lost)
+        recovery = Recovery(settings.max_batch)
+        self.dispatcher = Dispatcher(source.id, Scheduler(limits), recovery, memory, stats)
+        self._crashes = CrashHandler(source.id, recovery, self.dispatcher.calls, stats)
+        self._engine = HostedEngine(
+            source.id, settings, start_link, self.dispatcher, memory, self._on_lost, self._on_stall
+        )
         self._settings = settings
-        self._memory = memory
         self._stats = stats
         self._task: asyncio.Task[None] | None = None
-        self._watchdog: asyncio.Task[None] | None = None
+
+    @property
+    def info(self) -> Loaded | None:
+        """What the engine said of the model; None until loaded."""
+        return self._engine.info
 
     @property
     def context_length(self) -> int:
@@ -90,32 +89,31 @@ class ModelHost(ModelLife):
     @property
     def engine_pid(self) -> int | None:
         """The engine's process, while there is one."""
-        return self._keeper.pid
+        return self._engine.pid
 
     # Life.
 
     def load(self) -> None:
-        """Start to load, and return. `settled` tells the end."""
-        self.error = ""
-        self.move(ModelState.LOADING)
+        """Start to load, and return. `life.settled` tells the end."""
+        self.life.error = ""
+        self.life.move(ModelState.LOADING)
         self._run(self._first_start())
 
     def unload(self, force: bool = False) -> None:
         """Start to let calls finish and then free the memory; with `force`, end them."""
-        if self.state is not ModelState.UNLOADING:
-            self.move(ModelState.UNLOADING)
+        if self.life.state is not ModelState.UNLOADING:
+            self.life.move(ModelState.UNLOADING)
             self._run(self._stop())
         if force:
-            self.dispatcher.fail_all(lambda: Draining(f"model {self.source.id} is being unloaded"))
+            self.dispatcher.calls.fail_all(lambda: Draining(f"model {self.source.id} is being unloaded"))
 
     async def close(self) -> None:
         """End the engine and all that waits for it, whatever the state."""
-        tasks = [task for task in (self._task, self._watchdog) if task]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self.dispatcher.fail_all(lambda: Draining("the server has stopped"))
-        await self._end_engine()
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self.dispatcher.calls.fail_all(lambda: Draining("the server has stopped"))
+        await self._engine.close()
         self.dispatcher.close()
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
@@ -130,117 +128,73 @@ class ModelHost(ModelLife):
             # The tokenizer loads beside the engine: each takes a second or more.
             reading = asyncio.create_task(asyncio.to_thread(load_tokenizer, path))
             try:
-                await self._start_engine()
+                await self._engine.start(path)
             finally:
                 await asyncio.wait([reading])
             self.tokenizer = reading.result()
         except (ModelSourceError, EngineFailed, ValueError, OSError) as error:
-            await self._end_engine()
+            await self._engine.end()
             self._give_up(str(error))
             return
         self.defaults = SamplingDefaults() if path.startswith(SCRIPT_PREFIX) else read_sampling_defaults(Path(path))
         self._ready()
 
-    async def _start_engine(self) -> None:
-        assert self.located is not None
-        self.info = await self._keeper.start(
-            Load(
-                path=self.located.path,
-                max_rows=self._settings.max_batch,
-                prefill_step_tokens=self._settings.prefill_step_tokens,
-                memory_limit_bytes=self._memory.limit_for_next(),
-                prefix_cache_bytes=self._settings.prefix_cache_bytes,
-                trust_remote_code=self._settings.trust_remote_code,
-            )
-        )
-
     def _ready(self) -> None:
-        info = self.info
-        assert info is not None
-        name, dispatcher = self.source.id, self.dispatcher
-        fixed_bytes = info.weights_bytes + info.prefix_cache_bytes
-        self._memory.loaded(name, info.memory_bytes, fixed_bytes, dispatcher.changed)
-        dispatcher.scheduler.budget = KvBudget(self._memory.kv_bytes(), info.kv_bytes_per_token)
-        dispatcher.scheduler.gather_seconds = GATHER_SECONDS.get(info.backend, 0.0)
-        self._recovery.started(asyncio.get_running_loop().time())
-        self.move(ModelState.READY)
-        dispatcher.attach(self._keeper.send)
-        watch = self._keeper.watch(lambda: dispatcher.stalled_seconds, self._settings.stall_seconds, self._on_stall)
-        self._watchdog = asyncio.create_task(watch, name=f"watchdog {name}")
+        self._crashes.engine_started()
+        self.life.move(ModelState.READY)
+        self._engine.serve()
 
     async def _stop(self) -> None:
         if self.dispatcher.attached:
             await self.dispatcher.idle()
-        self.dispatcher.fail_all(lambda: Draining(f"model {self.source.id} is being unloaded"))
-        await self._end_engine()
+        self.dispatcher.calls.fail_all(lambda: Draining(f"model {self.source.id} is being unloaded"))
+        await self._engine.end()
         self.tokenizer = None
-        self.info = None
-        self.move(ModelState.UNLOADED)
-
-    async def _end_engine(self) -> None:
-        self.dispatcher.detach()
-        if self._watchdog:
-            self._watchdog.cancel()
-        await self._keeper.close()
-        self._memory.unloaded(self.source.id)
+        self._engine.info = None
+        self.life.move(ModelState.UNLOADED)
 
     # Losses.
 
     def _on_stall(self) -> None:
         """Not SERVING from here on; the loss follows when the old engine has been reaped."""
         self._stats.stalls[self.source.id] += 1
-        if self.state is ModelState.READY:
-            self.move(ModelState.LOADING)
+        if self.life.state is ModelState.READY:
+            self.life.move(ModelState.LOADING)
 
     def _on_lost(self, why: str) -> None:
         name = self.source.id
         log.error("model %s lost its engine: %s", name, why)
         self._stats.crashes[name] += 1
-        running = self.dispatcher.detach()
-        self._memory.unloaded(name)
-        if self.state is ModelState.UNLOADING:
-            self.dispatcher.fail_all(lambda: ModelFailed(f"the engine of model {name} ended: {why}"))
+        running = self._engine.lost()
+        if self.life.state is ModelState.UNLOADING:
+            self.dispatcher.calls.fail_all(lambda: ModelFailed(f"the engine of model {name} ended: {why}"))
             return
-        self._decide(running, why)
+        self._recover(running, why)
 
-    def _decide(self, running: tuple[int, ...], why: str) -> None:
-        """Carry out what the recovery says of a crash."""
-        verdict = self._recovery.crashed(running, why, asyncio.get_running_loop().time())
+    def _recover(self, running: tuple[int, ...], why: str) -> None:
+        """Start another engine, unless that has failed too often."""
+        verdict = self._crashes.crashed(running, why)
         if verdict.gave_up:
             self._give_up(verdict.gave_up)
             return
-        dispatcher = self.dispatcher
-        dispatcher.fail_keys(verdict.poison, lambda: PoisonRequest("the request crashed the engine, alone, twice"))
-        dispatcher.fail_keys(
-            verdict.exhausted,
-            lambda: InternalError(f"the engine died under the request, and under {MAX_RESUMES} attempts to resume it"),
-        )
-        resumed = len(running) - len(verdict.poison) - len(verdict.exhausted)
-        self._stats.resumed[self.source.id] += resumed
-        log.warning(
-            "model %s: another engine in %.1f s, %d requests go on there",
-            self.source.id,
-            verdict.backoff_seconds,
-            resumed,
-        )
-        if self.state is ModelState.READY:
-            self.move(ModelState.LOADING)
+        if self.life.state is ModelState.READY:
+            self.life.move(ModelState.LOADING)
         self._run(self._restart(verdict.backoff_seconds))
 
     async def _restart(self, backoff_seconds: float) -> None:
         await asyncio.sleep(backoff_seconds)
-        if self.tokenizer is None:  # lost before the first start was through
+        if self.located is None or self.tokenizer is None:  # lost before the first start was through
             await self._first_start()
             return
         try:
-            await self._start_engine()
+            await self._engine.start(self.located.path)
         except EngineFailed as error:
-            self._decide((), str(error))
+            self._recover((), str(error))
             return
         self._stats.restarts[self.source.id] += 1
         self._ready()
 
     def _give_up(self, reason: str) -> None:
-        self.error = reason
-        self.dispatcher.fail_all(lambda: ModelFailed(f"model {self.source.id} has failed: {reason}"))
-        self.move(ModelState.FAILED)
+        self.life.error = reason
+        self.dispatcher.calls.fail_all(lambda: ModelFailed(f"model {self.source.id} has failed: {reason}"))
+        self.life.move(ModelState.FAILED)

@@ -1,12 +1,10 @@
-"""Where a model is in its life, as a table; what it is made from; and what its host needs of the settings."""
+"""Where a model is in its life, as a table, and what that means for those who call."""
 
 from __future__ import annotations
 
 import asyncio
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
 
 from mlx_grpc.errors import MlxGrpcError, ModelFailed, ModelLoading, ModelNotFound
 
@@ -32,24 +30,8 @@ NEXT: Mapping[ModelState, frozenset[ModelState]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Located:
-    """Where a model lies on this machine: a folder, or `script:` and JSON."""
-
-    path: str
-    revision: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSource:
-    """A model's id, and how to have it here: `locate` may fetch and import, blocks, and raises ModelSourceError."""
-
-    id: str
-    locate: Callable[[], Located]
-
-
 class ModelLife:
-    """A model's state, and what it means for those who call. `on_change` is called at each change."""
+    """A model's state. `on_change` is called at each change."""
 
     def __init__(self, name: str, on_change: Callable[[], None]) -> None:
         self.state = ModelState.UNLOADED
@@ -92,28 +74,3 @@ class ModelLife:
         error = self.refusal()
         if error is not None:
             raise error
-
-
-class Settings(Protocol):
-    """What a host needs of the server's settings; `config.Config` has it all."""
-
-    @property
-    def context_length(self) -> int: ...
-    @property
-    def max_batch(self) -> int: ...
-    @property
-    def max_queue(self) -> int: ...
-    @property
-    def max_queue_tokens(self) -> int: ...
-    @property
-    def ageing_seconds(self) -> float: ...
-    @property
-    def prefill_step_tokens(self) -> int: ...
-    @property
-    def memory_limit_bytes(self) -> int: ...
-    @property
-    def prefix_cache_bytes(self) -> int: ...
-    @property
-    def stall_seconds(self) -> float: ...
-    @property
-    def trust_remote_code(self) -> bool: ...

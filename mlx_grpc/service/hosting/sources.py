@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_grpc.errors import InvalidField
 from mlx_grpc.models.fetch import resolve
 from mlx_grpc.models.progress import ProgressReporter, SilentProgress
 from mlx_grpc.models.sources import HubModel, ModelSourceError, NamedSource, parse
-from mlx_grpc.service.hosting.model_state import Located, ModelSource
 from mlx_grpc.service.intake.tokenizer import SCRIPT_PREFIX
 
 SCRIPTED_ID = "scripted"
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where a model lies on this machine: a folder, or `script:` and JSON."""
+
+    path: str
+    revision: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model's id, and how to have it here: `locate` may fetch and import, blocks, and raises ModelSourceError."""
+
+    id: str
+    locate: Callable[[], Located]
 
 
 def model_source(

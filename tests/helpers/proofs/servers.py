@@ -122,7 +122,7 @@ async def empty(server: LocalServer, api: Api) -> None:
 async def ready(server: LocalServer, api: Api) -> None:
     """Returns when an engine runs: a new call is refused while one starts."""
     host = server.catalog.get("")
-    await until(api, lambda: host.state is ModelState.READY)
+    await until(api, lambda: host.life.state is ModelState.READY)
 
 
 @dataclass(frozen=True)
