@@ -21,7 +21,8 @@ def _flag(help_text: str, default: str) -> Any:
 
 def serve(
     model: Annotated[
-        list[str] | None, _flag("SOURCE or NAME=SOURCE, again for more; the first is the default.", "SmolLM2-135M")
+        list[str] | None,
+        _flag("SOURCE or NAME=SOURCE, again for more; the first is the default.", "SmolLM2-135M-Instruct"),
     ] = None,
     host: Annotated[str | None, _flag("Address for gRPC and HTTP.", "127.0.0.1")] = None,
     grpc_port: Annotated[int | None, _flag("Port for gRPC; 0 picks a free one.", "50051")] = None,

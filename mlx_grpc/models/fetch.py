@@ -27,9 +27,11 @@ from mlx_grpc.models.sources import (
     DefaultModel,
     GgufFile,
     HubModel,
+    ImportedModel,
     ModelFolder,
     ModelSourceError,
     NamedSource,
+    no_such_model,
 )
 
 _UNFIT_FOR_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
@@ -70,9 +72,11 @@ def _place(named: NamedSource, cache_dir: Path, progress: ProgressReporter) -> t
             folder = hub.fetch_snapshot(model, progress)
             return model.repo_id, folder, folder.name
         case GgufFile(path):
-            name, key = _gguf_name(path), _gguf_key(path)
-            wanted = _Import(f"{name}-{_short(key)}", key, str(path.resolve()), lambda _work: path)
-            return name, _imported(wanted, cache_dir, progress), _short(key)
+            wanted = _gguf_import(path)
+            return _gguf_name(path), _imported(wanted, cache_dir, progress), _short(wanted.key)
+        case ImportedModel(name):
+            folder, key = _known_import(name, cache_dir, progress)
+            return name, folder, _short(key)
         case DefaultModel():
             name, key = default_model.NAME, default_model.GGUF_SHA256
             wanted = _Import(name, key, "", lambda work: default_model.default_gguf(work, progress))
@@ -87,6 +91,28 @@ class _Import:
     key: str
     source: str
     get_gguf: Callable[[Path], Path]
+
+
+def _gguf_import(path: Path) -> _Import:
+    name, key = _gguf_name(path), _gguf_key(path)
+    return _Import(f"{name}-{_short(key)}", key, str(path.resolve()), lambda _work: path)
+
+
+def _known_import(name: str, cache_dir: Path, progress: ProgressReporter) -> tuple[Path, str]:
+    """Folder and key of a model that was imported before; made again where another version of the import made it."""
+    folder = models_dir(cache_dir) / name
+    record = read_record(folder)
+    if record is None:
+        raise no_such_model(name)
+    key, source = str(record.get("key", "")), Path(str(record.get("source", "")))
+    if record.get("import_version") == IMPORT_VERSION:
+        return folder, key
+    if not source.is_file():
+        raise ModelSourceError(
+            f"model {name!r} was imported by another version, and its file {source} is not there to import it again"
+        )
+    wanted = _gguf_import(source)
+    return _imported(wanted, cache_dir, progress), wanted.key
 
 
 def _imported(wanted: _Import, cache_dir: Path, progress: ProgressReporter) -> Path:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
+_ALIAS = re.compile(rf"{_WORD}(?:/{_WORD})?")
+_IMPORTED_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
 _HUB_ID = re.compile(
     # A revision becomes a path in the hub's cache.
     r"(?P<repo>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95})"
@@ -16,7 +18,10 @@ _HUB_ID = re.compile(
 )
 _PATH_STARTS = ("/", "./", "../", "~")
 DEFAULT_MODEL_ID = "SmolLM2-135M-Instruct"
-_ACCEPTED = "give org/name[@revision], a model folder, a .gguf file, or nothing for the default model"
+_ACCEPTED = (
+    "give org/name[@revision], a model folder, a .gguf file, a name that `mlx-grpc models list` shows, or nothing for "
+    "the default model"
+)
 
 
 class ModelSourceError(Exception):
@@ -28,7 +33,7 @@ class ModelSourceError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DefaultModel:
-    """SmolLM2-135M-Instruct, which needs no model hub. Written as nothing at all."""
+    """SmolLM2-135M-Instruct, which needs no model hub. Written as its name, or as nothing at all."""
 
     def __str__(self) -> str:
         return ""
@@ -65,7 +70,17 @@ class GgufFile:
         return str(self.path)
 
 
-Source = DefaultModel | HubModel | ModelFolder | GgufFile
+@dataclass(frozen=True, slots=True)
+class ImportedModel:
+    """A model that was imported on this machine, by the name that `mlx-grpc models list` shows."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Source = DefaultModel | HubModel | ModelFolder | GgufFile | ImportedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,42 +100,71 @@ class NamedSource:
                 return DEFAULT_MODEL_ID
             case HubModel(repo_id):
                 return repo_id
+            case ImportedModel(name):
+                return name
             case ModelFolder(path) | GgufFile(path):
                 return path.expanduser().resolve().name.removesuffix(".gguf")
 
 
-def parse(text: str, is_folder: Callable[[Path], bool] = Path.is_dir) -> NamedSource:
+def parse(text: str, exists: Callable[[Path], bool] = Path.exists) -> NamedSource:
     """Reads `SOURCE` or `NAME=SOURCE`. Raises ModelSourceError.
 
-    A folder that exists wins over a Hugging Face id of the same spelling. Whatever stands before the first
-    `=` is the alias, unless it has a slash: then the `=` belongs to a path.
+    A file or folder that exists wins over every other reading of the same text. Else what stands before the first `=`
+    is the alias: one word, or two with a slash between, as a Hugging Face id has.
     """
     if not text.isprintable():
         raise ModelSourceError(f"model {text!r}: a control character; {_ACCEPTED}")
     before, equals, after = text.partition("=")
-    if not equals or "/" in before:
-        return NamedSource(_source(text.strip(), is_folder))
-    alias = before.strip()
+    if not equals or text.startswith(_PATH_STARTS) or _is_there(text.strip(), exists):
+        return NamedSource(_source(text.strip(), exists))
+    return NamedSource(_source(after.strip(), exists), checked_alias(before.strip(), text))
+
+
+def checked_alias(alias: str, text: str) -> str:
+    """The alias that `text` gives. Raises ModelSourceError for one that cannot be a model's id."""
     if not _ALIAS.fullmatch(alias):
         raise ModelSourceError(
-            f"model {text!r}: {alias!r} is no name; a name has 1 to 96 letters, digits, '.', '_' and '-', "
-            "and starts with a letter or digit"
+            f"model {text!r}: {alias!r} cannot be a model's name: a name has 1 to 96 letters, digits, '.', '_' and "
+            "'-', starts with a letter or digit, and may be two of these with a slash between"
         )
-    return NamedSource(_source(after.strip(), is_folder), alias)
+    return alias
 
 
-def _source(text: str, is_folder: Callable[[Path], bool]) -> Source:
+def no_such_model(text: str) -> ModelSourceError:
+    """For a text that no model is known by."""
+    return ModelSourceError(
+        f"model {text!r}: there is no such folder here, no imported model of that name, and it is not a Hugging Face "
+        f"id; {_ACCEPTED}"
+    )
+
+
+def _source(text: str, exists: Callable[[Path], bool]) -> Source:
     if not text:
         return DefaultModel()
-    try:
-        path = Path(text).expanduser()
-    except RuntimeError as error:
-        raise ModelSourceError(f"model {text!r}: {error}; write the whole path") from error
+    path = _path(text)
     if text.lower().endswith(".gguf"):
         return GgufFile(path)
-    if text.startswith(_PATH_STARTS) or text == "." or is_folder(path):
+    if text.startswith(_PATH_STARTS) or text == "." or _is_there(text, exists):
         return ModelFolder(path)
+    if text == DEFAULT_MODEL_ID:
+        return DefaultModel()
+    if _IMPORTED_NAME.fullmatch(text):
+        return ImportedModel(text)
     hub = _HUB_ID.fullmatch(text)
     if hub and ".." not in text and "--" not in text:
         return HubModel(hub["repo"], hub["revision"] or "")
-    raise ModelSourceError(f"model {text!r}: no such folder, and no Hugging Face id either; {_ACCEPTED}")
+    raise no_such_model(text)
+
+
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ModelSourceError(f"model {text!r}: {error}; write the whole path") from error
+
+
+def _is_there(text: str, exists: Callable[[Path], bool]) -> bool:
+    try:
+        return exists(_path(text))
+    except OSError:  # a name too long for a path, a folder that may not be entered
+        return False

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import resource
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,11 +21,18 @@ PATIENCE_SECONDS = 60.0
 class Serve:
     """A server's process; its lines are read as they come."""
 
-    def __init__(self, arguments: Sequence[str], largest_file_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        largest_file_bytes: int | None = None,
+        folder: Path = ROOT,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         ports = [f"--{name}-port=0" for name in ("grpc", "http", "admin")]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mlx_grpc", "serve", *ports, *arguments],
-            cwd=ROOT,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -66,9 +74,14 @@ def _limit_files(largest_bytes: int) -> None:
 
 
 @contextmanager
-def started(*arguments: str, largest_file_bytes: int | None = None) -> Iterator[Serve]:
-    """A server until the end of the block, which kills what is left of it."""
-    serve = Serve(arguments, largest_file_bytes)
+def started(
+    *arguments: str,
+    largest_file_bytes: int | None = None,
+    folder: Path = ROOT,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Serve]:
+    """A server until the end of the block, which kills what is left of it. It is started in `folder`."""
+    serve = Serve(arguments, largest_file_bytes, folder, environment)
     try:
         yield serve
     finally:

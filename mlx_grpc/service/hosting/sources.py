@@ -9,7 +9,8 @@ from pathlib import Path
 from mlx_grpc.errors import InvalidField
 from mlx_grpc.models.fetch import resolve
 from mlx_grpc.models.progress import ProgressReporter, SilentProgress
-from mlx_grpc.models.sources import HubModel, ModelSourceError, NamedSource, parse
+from mlx_grpc.models.sources import HubModel, ModelSourceError, NamedSource, checked_alias, parse
+from mlx_grpc.service.intake.libraries import import_libraries
 from mlx_grpc.service.intake.tokenizer import SCRIPT_PREFIX
 
 SCRIPTED_ID = "scripted"
@@ -35,15 +36,17 @@ def model_source(
     text: str, cache_dir: Path | None, make_progress: Callable[[], ProgressReporter] = SilentProgress
 ) -> ModelSource:
     """What `--model` says: `SOURCE` or `NAME=SOURCE`. Raises ModelSourceError."""
+    if text.startswith(SCRIPT_PREFIX):
+        return ModelSource(SCRIPTED_ID, lambda: Located(text))
     alias, _, script = text.partition("=")
-    if script.startswith(SCRIPT_PREFIX) or text.startswith(SCRIPT_PREFIX):
-        name, path = (SCRIPTED_ID, text) if text.startswith(SCRIPT_PREFIX) else (alias, script)
-        return ModelSource(name, lambda: Located(path))
+    if script.startswith(SCRIPT_PREFIX):
+        return ModelSource(checked_alias(alias, text), lambda: Located(script))
     return _found_by(parse(text), cache_dir, make_progress)
 
 
 def _found_by(named: NamedSource, cache_dir: Path | None, make_progress: Callable[[], ProgressReporter]) -> ModelSource:
     def locate() -> Located:
+        import_libraries()
         local = resolve(named, cache_dir, make_progress())
         return Located(str(local.folder), local.revision)
 
@@ -53,10 +56,10 @@ def _found_by(named: NamedSource, cache_dir: Path | None, make_progress: Callabl
 def callers_source(text: str, cache_dir: Path | None) -> ModelSource:
     """What a LoadModel call names: a Hugging Face id. Paths are the operator's alone. Raises InvalidField."""
     try:
-        named = parse(text, is_folder=lambda _: False)
+        named = parse(text, exists=lambda _: False)
     except ModelSourceError as error:
         raise InvalidField(str(error), field="model") from None
-    if not isinstance(named, NamedSource) or not isinstance(named.source, HubModel) or named.alias:
+    if not isinstance(named.source, HubModel) or named.alias:
         raise InvalidField("model must be one that ListModels lists, or a Hugging Face id", field="model")
     # Not read a second time as an operator's: a folder of that spelling beside the server is nothing to a caller.
     return _found_by(named, cache_dir, SilentProgress)

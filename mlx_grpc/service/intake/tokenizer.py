@@ -8,13 +8,12 @@ and `service.text` decodes by comparison.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from mlx_grpc.engine.scripted import script
+from mlx_grpc.service.intake.libraries import quiet_transformers
 from mlx_grpc.service.intake.pieces import read_pieces
 
 SCRIPT_PREFIX = "script:"
@@ -178,7 +177,7 @@ class ScriptedTokenizer:
 
 def _auto_tokenizer(folder: Path) -> Any:
     try:
-        with _quiet_transformers() as transformers:
+        with quiet_transformers() as transformers:
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 str(folder), trust_remote_code=False, local_files_only=True
             )
@@ -189,21 +188,6 @@ def _auto_tokenizer(folder: Path) -> Any:
     if not tokenizer.is_fast:
         raise ValueError(f"the tokenizer in {folder} has no fast form; add a tokenizer.json")
     return tokenizer
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[Any]:
-    """transformers, imported only here since that takes a second, and silent: it speaks of PyTorch, and of
-    folders without a model type."""
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    import transformers
-
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    try:
-        yield transformers
-    finally:
-        transformers.logging.set_verbosity(verbosity)
 
 
 def _eos_ids(folder: Path, tokenizer_eos_id: int | None) -> tuple[int, ...]:
