@@ -12,7 +12,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 
-from mlx_grpc.engine.messages import Cancel, Step, Submit, ToWorker
+from mlx_grpc.engine.messages import Cancel, Step, StepBegan, Submit, ToWorker
 from mlx_grpc.errors import DeadlinePassed
 from mlx_grpc.observe.stats import Stats
 from mlx_grpc.schedule.entry import Entry
@@ -49,6 +49,8 @@ class Dispatcher:
         self._delivery = Delivery(self.calls, recovery)
         self._loop = asyncio.get_running_loop()
         self._send: Send | None = None
+        self._most_rows = scheduler.limits.max_rows
+        self._expected_seconds = 0.0
         self._keys = itertools.count(1)
         self._wakeup = Wakeup(self._pump)
         self._idle = asyncio.Event()
@@ -101,9 +103,16 @@ class Dispatcher:
             return 0.0
         return self._loop.time() - self.last_delivery_seconds
 
-    def attach(self, send: Send) -> None:
-        """An engine is ready: what waits may enter."""
+    @property
+    def overdue_seconds(self) -> float:
+        """How long the engine has delivered nothing, beyond the time that its step is expected to take."""
+        return max(0.0, self.stalled_seconds - self._expected_seconds)
+
+    def attach(self, send: Send, most_rows: int) -> None:
+        """An engine is ready, for so many rows at once: what waits may enter."""
         self._send = send
+        self._most_rows = most_rows
+        self._expected_seconds = 0.0
         self.last_delivery_seconds = self._loop.time()
         self.changed()
 
@@ -116,10 +125,14 @@ class Dispatcher:
         self._settle()
         return running
 
-    def on_step(self, step: Step) -> None:
-        """Tell each call what the engine did for it, and let rows leave and enter."""
+    def on_step(self, step: Step | StepBegan) -> None:
+        """Tell each call what the engine did for it, and let rows leave and enter. A step that has only begun, and will
+        be long, is waited for."""
+        if isinstance(step, StepBegan):
+            self._expected_seconds = step.expected_seconds
+            return
         ledger, now_seconds = self.scheduler.ledger, self._loop.time()
-        self.last_delivery_seconds = now_seconds
+        self.last_delivery_seconds, self._expected_seconds = now_seconds, 0.0
         self.active_rows, self.kv_bytes = step.active_rows, step.kv_bytes
         self._stats.generated_tokens[self._model] += len(step.tokens)
         ledger.record_step(step.seconds, len(step.tokens), self._delivery.prefill(step.prefill))
@@ -172,7 +185,7 @@ class Dispatcher:
         self._wakeup.cancel()
         now_seconds, scheduler = self._loop.time(), self.scheduler
         scheduler.eligible = self._recovery.eligible
-        scheduler.set_row_limit(self._recovery.row_limit)
+        scheduler.set_row_limit(min(self._recovery.row_limit, self._most_rows))
         scheduler.others_bytes = self._memory.others_bytes(self._model)
         scheduler.budget = scheduler.budget.with_total(self._memory.kv_bytes())
         plan = scheduler.plan(now_seconds)

@@ -57,6 +57,7 @@ class HostedEngine:
                 memory_limit_bytes=self._memory.limit_for_next(),
                 prefix_cache_bytes=settings.prefix_cache_bytes,
                 trust_remote_code=settings.trust_remote_code,
+                stall_seconds=settings.stall_seconds,
             )
         )
 
@@ -68,8 +69,8 @@ class HostedEngine:
         self._memory.loaded(self._model, info.memory_bytes, fixed_bytes, dispatcher.changed)
         dispatcher.scheduler.budget = KvBudget(self._memory.kv_bytes(), info.kv_bytes_per_token)
         dispatcher.scheduler.gather_seconds = GATHER_SECONDS.get(info.backend, 0.0)
-        dispatcher.attach(self._keeper.send)
-        watch = self._keeper.watch(lambda: dispatcher.stalled_seconds, self._settings.stall_seconds, self._on_stall)
+        dispatcher.attach(self._keeper.send, info.max_rows or self._settings.max_batch)
+        watch = self._keeper.watch(lambda: dispatcher.overdue_seconds, self._settings.stall_seconds, self._on_stall)
         self._watchdog = asyncio.create_task(watch, name=f"watchdog {self._model}")
 
     def lost(self) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 
 from mlx_grpc.engine.link.interface import Link, StartLink
-from mlx_grpc.engine.messages import FromWorker, Load, Loaded, LoadFailed, Step, ToWorker
+from mlx_grpc.engine.messages import FromWorker, Load, Loaded, LoadFailed, Step, StepBegan, ToWorker
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +28,12 @@ class EngineFailed(Exception):
 
 
 class EngineKeeper:
-    """One engine at a time. `on_step` hears what it delivers, `on_lost` once why it ended by itself."""
+    """One engine at a time. `on_step` hears what it delivers, and that a long step has begun; `on_lost` once why it
+    ended by itself."""
 
-    def __init__(self, start_link: StartLink, on_step: Callable[[Step], None], on_lost: Callable[[str], None]) -> None:
+    def __init__(
+        self, start_link: StartLink, on_step: Callable[[Step | StepBegan], None], on_lost: Callable[[str], None]
+    ) -> None:
         self._start_link = start_link
         self._on_step = on_step
         self._on_lost = on_lost
@@ -86,12 +89,13 @@ class EngineKeeper:
             self._link.kill()
 
     async def watch(
-        self, stalled_seconds: Callable[[], float], limit_seconds: float, on_stall: Callable[[], None]
+        self, overdue_seconds: Callable[[], float], limit_seconds: float, on_stall: Callable[[], None]
     ) -> None:
-        """Kill an engine that has had work for too long and delivered nothing; ends when it is lost."""
+        """Kill an engine that has work and delivers nothing, for so long beyond the time that its step may take. Ends
+        when it is lost."""
         while self._link and not self._killed_for:
             await asyncio.sleep(min(1.0, limit_seconds * WATCH_SHARE))
-            if stalled_seconds() > limit_seconds:
+            if overdue_seconds() > limit_seconds:
                 on_stall()
                 self.kill(f"it had work and delivered nothing for {limit_seconds:g} s")
 
@@ -107,7 +111,7 @@ class EngineKeeper:
     def _on_message(self, message: FromWorker) -> None:
         waiting = self._loaded if self._loaded and not self._loaded.done() else None
         match message:
-            case Step():
+            case Step() | StepBegan():
                 self._on_step(message)
             case Loaded() if waiting:
                 waiting.set_result(message)
