@@ -9,7 +9,19 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from mlx_grpc.engine.messages import Cancel, Close, LoadFailed, RowFailed, RowPrefill, Submit, ToWorker
+from mlx_grpc.engine.messages import (
+    Cancel,
+    Close,
+    FromWorker,
+    Loaded,
+    LoadFailed,
+    RowFailed,
+    RowPrefill,
+    Step,
+    StepBegan,
+    Submit,
+    ToWorker,
+)
 from mlx_grpc.engine.messages import Load as LoadMessage
 from mlx_grpc.engine.scripted.engine import ScriptedEngine, open_scripted
 from mlx_grpc.engine.scripted.script import EOS_ID, Fault, Script, token_bytes
@@ -237,3 +249,27 @@ def test_an_engine_without_work_rests_once(monkeypatch: pytest.MonkeyPatch) -> N
     inbox.put(LoadMessage("script:", max_rows=1))
     run(inbox, lambda _: None, lambda load: Resting(Script(), load))
     assert rests == 3
+
+
+def test_a_long_step_is_announced_before_it_is_made() -> None:
+    """Who waits for it then knows how long it may take; a short one costs no message."""
+    inbox: queue.SimpleQueue[ToWorker] = queue.SimpleQueue()
+    sent: list[FromWorker] = []
+
+    class Slow(ScriptedEngine):
+        def expected_seconds(self) -> float:
+            return 7.0 if len(sent) < 2 else 0.1
+
+    inbox.put(LoadMessage("script:", max_rows=1))
+    inbox.put(Submit([row(1, "a", 2)]))
+
+    def outbox(message: FromWorker) -> None:
+        sent.append(message)
+        if isinstance(message, Step) and not message.active_rows:
+            inbox.put(Close())
+
+    run(inbox, outbox, lambda load: Slow(Script(), load))
+    kinds = [type(message) for message in sent]
+    assert kinds[:3] == [Loaded, StepBegan, Step]
+    assert kinds.count(StepBegan) == 1
+    assert sent[1] == StepBegan(7.0)
