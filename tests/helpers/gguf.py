@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from gguf.constants import GGMLQuantizationType
+
+from tests.helpers.gguf_blocks import Blocks, Floats
 
 HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, FEED_FORWARD = 64, 2, 4, 2, 16, 96
 SPECIAL = ["<|end|>", "<|start|>"]
-Floats = NDArray[np.float32]
 
-_TYPES = {"F32": 0, "Q4_0": 2, "Q8_0": 8}
 _ALIGNMENT = 32
 
 
@@ -78,19 +78,22 @@ def gguf_tensors(weights: Mapping[str, Floats]) -> dict[str, Floats]:
 
 
 def write_gguf(
-    path: Path, metadata: Mapping[str, Any], tensors: Mapping[str, Floats], types: Mapping[str, str] | None = None
+    path: Path,
+    metadata: Mapping[str, Any],
+    tensors: Mapping[str, Floats | Blocks],
+    types: Mapping[str, str] | None = None,
 ) -> Path:
-    """Writes a version 3 file. `types` names the type of the tensors that are not F32."""
+    """Writes a version 3 file. `types` names the type of the tensors that are neither F32 nor blocks already."""
     front = bytearray(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata)))
     for key, value in metadata.items():
         front += _string(key) + _tagged(value)
     data = bytearray()
     for name, array in tensors.items():
-        kind = (types or {}).get(name, "F32")
-        front += _string(name) + struct.pack("<I", array.ndim)
-        front += struct.pack(f"<{array.ndim}Q", *reversed(array.shape))
-        front += struct.pack("<IQ", _TYPES[kind], len(data))
-        data += _padded(_packed(array, kind))
+        kind = array.type_name if isinstance(array, Blocks) else (types or {}).get(name, "F32")
+        front += _string(name) + struct.pack("<I", len(array.shape))
+        front += struct.pack(f"<{len(array.shape)}Q", *reversed(array.shape))
+        front += struct.pack("<IQ", GGMLQuantizationType[kind], len(data))
+        data += _padded(array.rows.tobytes() if isinstance(array, Blocks) else _packed(array, kind))
     path.write_bytes(_padded(bytes(front)) + data)
     return path
 
@@ -138,7 +141,7 @@ def _tagged(value: Any) -> bytes:
     if isinstance(value, bool):
         return struct.pack("<I?", 7, value)
     if isinstance(value, int):
-        return struct.pack("<II", 4, value)
+        return struct.pack("<Ii", 5, value) if value < 0 else struct.pack("<II", 4, value)
     if isinstance(value, float):
         return struct.pack("<If", 6, value)
     if isinstance(value, str):

@@ -13,11 +13,15 @@ import pytest
 
 from mlx_grpc.models.cache import models_dir
 from mlx_grpc.models.fetch import LocalModel, resolve
+from mlx_grpc.models.gguf.child import IMPORT_VERSION
 from mlx_grpc.models.progress import SilentProgress
 from mlx_grpc.models.sources import GgufFile, ModelSourceError, NamedSource
-from tests.helpers.gguf import Floats, gguf_tensors, small_gguf, small_metadata, small_weights, write_gguf
+from mlx_grpc.service.intake.tokenizer import HuggingFaceTokenizer
+from tests.helpers.gguf import byte_alphabet, gguf_tensors, small_gguf, small_metadata, small_weights, write_gguf
+from tests.helpers.gguf_blocks import Floats
 
 Q = "blk.0.attn_q.weight"
+RECORD = "mlx_grpc_source.json"
 TRY_IT = """
 import os, resource, signal, sys
 from pathlib import Path
@@ -112,6 +116,27 @@ def test_an_untied_output_and_biases_are_kept(tmp_path: Path) -> None:
     assert _equal(_loaded(model.folder)["lm_head.weight"], tensors["output.weight"])
 
 
+def test_attention_biases_are_kept_in_the_order_of_their_rows(tmp_path: Path) -> None:
+    """Those of q and k were interleaved like their weights."""
+    metadata = small_metadata()
+    weights = small_weights(len(metadata["tokenizer.ggml.tokens"]))
+    for name in [name for name in weights if ".self_attn." in name]:
+        rows = len(weights[name])
+        weights[name.replace(".weight", ".bias")] = (np.arange(rows) / 64).astype(np.float32)
+    model = _resolve(write_gguf(tmp_path / "biased.gguf", metadata, gguf_tensors(weights)), tmp_path / "cache")
+    found = _loaded(model.folder)
+    assert found.keys() == weights.keys()
+    assert all(_equal(found[name], weights[name]) for name in weights)
+    assert json.loads((model.folder / "config.json").read_text("utf-8"))["attention_bias"] is True
+
+
+def test_a_quantised_norm_is_refused(tmp_path: Path) -> None:
+    """mlx_lm could not load it."""
+    gguf, _ = small_gguf(tmp_path / "small.gguf", {"blk.0.ffn_norm.weight": "Q8_0"})
+    with pytest.raises(ModelSourceError, match=r"'blk\.0\.ffn_norm\.weight' is one row of type Q8_0"):
+        _resolve(gguf, tmp_path / "cache")
+
+
 def test_a_second_resolve_imports_nothing(tmp_path: Path) -> None:
     """The cached folder is taken as it is; the alias names the model."""
     gguf, _ = small_gguf(tmp_path / "small.gguf")
@@ -129,6 +154,31 @@ def test_a_changed_file_is_imported_again(tmp_path: Path) -> None:
     second = _resolve(gguf, tmp_path / "cache")
     assert (first.facts.context_length, second.facts.context_length) == (128, 64)
     assert first.folder != second.folder
+
+
+def test_a_folder_of_an_older_import_is_made_again(tmp_path: Path) -> None:
+    """It may hold weights that an older version decoded wrongly."""
+    gguf, _ = small_gguf(tmp_path / "small.gguf")
+    folder = _resolve(gguf, tmp_path / "cache").folder
+    record = json.loads((folder / RECORD).read_text("utf-8"))
+    (folder / RECORD).write_text(json.dumps(record | {"import_version": IMPORT_VERSION - 1}), "utf-8")
+    (folder / "model.safetensors").write_bytes(b"wrong")
+    assert _loaded(_resolve(gguf, tmp_path / "cache").folder)
+    assert json.loads((folder / RECORD).read_text("utf-8")) == record
+
+
+def test_a_turn_ends_where_the_metadata_forget_to_say_so(tmp_path: Path) -> None:
+    """The server's tokenizer ends turns at `<|im_end|>`, though the file names only the end of a text."""
+    tokens = ["<|end_of_text|>", "<|start|>", *byte_alphabet(), "<|im_end|>", "he"]
+    kinds = [3, 3, *[1] * 256, 3, 1]
+    vocabulary = {
+        "tokenizer__ggml__tokens": tokens,
+        "tokenizer__ggml__token_type": kinds,
+        "tokenizer__ggml__merges": ["h e"],
+    }
+    gguf, _ = small_gguf(tmp_path / "small.gguf", None, **vocabulary)
+    tokenizer = HuggingFaceTokenizer(_resolve(gguf, tmp_path / "cache").folder)
+    assert tokenizer.eos_ids == (0, 258)
 
 
 def test_a_killed_import_leaves_nothing_that_counts(tmp_path: Path) -> None:
@@ -208,5 +258,5 @@ def test_metadata_of_the_wrong_type_is_refused(tmp_path: Path) -> None:
     """The child's surprise is the parent's one line."""
     metadata = small_metadata(tokenizer__ggml__tokens=7)
     gguf = write_gguf(tmp_path / "small.gguf", metadata, gguf_tensors(small_weights(263)))
-    with pytest.raises(ModelSourceError, match="could not import it"):
+    with pytest.raises(ModelSourceError, match="could not be imported"):
         _resolve(gguf, tmp_path / "cache")

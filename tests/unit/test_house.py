@@ -57,7 +57,6 @@ MLX_MODULES = (
     "mlx_grpc.engine.mlx_engine",
     "mlx_grpc.engine.prefix",
     "mlx_grpc.engine.sampling",
-    "mlx_grpc.models.gguf",
 )
 MLX = {"mlx", "mlx_lm"}
 # The server imports this one for its names; it imports MLX when it runs, in the child.

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlx_grpc.models.gguf.config import check_family, llama3_rope_scaling, llama_config
+from mlx_grpc.models.gguf.config import check_family, llama_config
 from mlx_grpc.models.gguf.header import read_header
+from mlx_grpc.models.gguf.rope import llama3_rope_scaling
 from mlx_grpc.models.sources import ModelSourceError
 from tests.helpers.gguf import small_gguf
 
@@ -23,7 +24,7 @@ def test_metadata_and_tensors_are_read(tmp_path: Path) -> None:
     assert header.metadata["llama.block_count"] == 2
     assert header.metadata["tokenizer.ggml.merges"][0] == "h e"
     tensor = header.tensors["blk.0.attn_k.weight"]
-    assert (tensor.shape, tensor.type_name, tensor.size_bytes) == ((32, 64), "Q8_0", 32 * 2 * 34)
+    assert (tensor.shape, tensor.type.name, tensor.size_bytes) == ((32, 64), "Q8_0", 32 * 2 * 34)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=80)
@@ -47,6 +48,15 @@ def test_a_damaged_header_breaks_nothing(tmp_path: Path, place: int, byte: int) 
     path.write_bytes(damaged)
     with contextlib.suppress(ModelSourceError):
         llama_config(read_header(path))
+
+
+def test_two_tensors_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Which of them is meant, nobody knows."""
+    path, _ = small_gguf(tmp_path / "a.gguf")
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"blk.1.ffn_up", b"blk.0.ffn_up"))
+    with pytest.raises(ModelSourceError, match="two tensors have the same name"):
+        read_header(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

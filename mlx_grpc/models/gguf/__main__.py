@@ -1,20 +1,22 @@
 """Imports a GGUF file of the Llama family: `python -m mlx_grpc.models.gguf SOURCE DESTINATION`.
 
-Runs as a child process, because the server never imports MLX. It talks in lines on stdout: `progress DONE TOTAL`,
-and as the last, with exit code 1, `error TEXT` or, for a full disk and the like, `storage TEXT`. DESTINATION is a
-folder that exists; whoever started the import publishes it.
+Runs as a child process: it takes all of a processor, and a file that shrinks while it is mapped would kill it. It
+talks in lines on stdout: `progress DONE TOTAL` in bytes, and as the last, with exit code 1, `error TEXT` or, for a full
+disk and the like, `storage TEXT`. DESTINATION is a folder that exists; whoever started the import publishes it.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from mlx_grpc.models.gguf.config import llama_config, special_ids
+from mlx_grpc.models.gguf.config import llama_config
 from mlx_grpc.models.gguf.header import GgufHeader, read_header
+from mlx_grpc.models.gguf.layout import plan_weights
+from mlx_grpc.models.gguf.special_ids import special_ids
+from mlx_grpc.models.gguf.tensors import write_weights
 from mlx_grpc.models.gguf.tokenizer import tokenizer_config, tokenizer_json
 from mlx_grpc.models.sources import ModelSourceError
 
@@ -23,22 +25,13 @@ def import_gguf(source: Path, destination: Path) -> None:
     """Writes the model in `source` as an MLX folder, `destination`. Raises ModelSourceError or OSError."""
     header = read_header(source)
     config = llama_config(header)
+    plan = plan_weights(header, config)
     _write_json(destination / "tokenizer.json", tokenizer_json(header))
     _check_tokenizer(header, destination)
     _write_json(destination / "tokenizer_config.json", tokenizer_config(header, config["max_position_embeddings"]))
     _write_json(destination / "generation_config.json", special_ids(header))
-    _write_json(destination / "config.json", _write_weights(header, config, destination))
-    _say("progress 1 1")
-
-
-def _write_weights(header: GgufHeader, config: dict[str, Any], destination: Path) -> dict[str, Any]:
-    import mlx.core as mx
-
-    from mlx_grpc.models.gguf.tensors import mlx_weights
-
-    weights, config = mlx_weights(header, config, _say_progress)
-    mx.save_safetensors(str(destination / "model.safetensors"), weights, metadata={"format": "mlx"})
-    return config
+    _write_json(destination / "config.json", {**config, **plan.quantization(), "torch_dtype": plan.dtype})
+    write_weights(plan, source, destination / "model.safetensors", _say_progress)
 
 
 def _check_tokenizer(header: GgufHeader, destination: Path) -> None:
@@ -55,8 +48,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _say_progress(done: int, total: int) -> None:
-    # The last step is the writing of the file, which nobody counts.
-    _say(f"progress {done} {total + total // 10 + 1}")
+    _say(f"progress {done} {total}")
 
 
 def _say(line: str) -> None:
@@ -76,16 +68,11 @@ def main(arguments: list[str]) -> int:
         _say(f"storage {error.strerror or error}")
         return 1
     except (RuntimeError, ArithmeticError, LookupError, TypeError, ValueError, MemoryError) as error:
-        reason = " ".join(str(error).split())
-        if "Unable to write" in reason:  # how MLX says that the disk is full
-            _say(f"storage {reason}")
-            return 1
-        _say(f"error {source}: MLX could not import it ({reason}); download it again, or free memory")
+        reason = " ".join(str(error).split()) or type(error).__name__
+        _say(f"error {source}: it could not be imported ({reason}); download it again, or free memory")
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    code = main(sys.argv[1:])
-    # Nothing is left to tidy, and MLX's own teardown can take a second.
-    os._exit(code)
+    sys.exit(main(sys.argv[1:]))

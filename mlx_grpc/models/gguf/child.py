@@ -12,7 +12,8 @@ from mlx_grpc.models.progress import ProgressReporter
 from mlx_grpc.models.sources import ModelSourceError
 
 # Raised when the folder that the import writes would differ: folders of other versions are imported again.
-IMPORT_VERSION = 1
+# 2: Q4_K was decoded wrongly; ends of a turn were only those that the metadata name.
+IMPORT_VERSION = 2
 
 
 def run_import(source: Path, destination: Path, progress: ProgressReporter) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from mlx_grpc.models.gguf.header import GgufHeader
+from mlx_grpc.models.gguf.rope import llama3_rope_scaling, rope_factors
+from mlx_grpc.models.gguf.special_ids import special_ids
 from mlx_grpc.models.sources import ModelSourceError
 
 _INSTEAD = "use an MLX version of the model instead"
@@ -48,7 +49,11 @@ def llama_config(header: GgufHeader) -> dict[str, Any]:
         "attention_bias": "blk.0.attn_q.bias" in header.tensors,
         **special_ids(header),
     }
-    if metadata.get("llama.rope.scaling.type") == "linear":
+    if (factors := rope_factors(header)) is not None:
+        config["rope_scaling"] = llama3_rope_scaling(factors, head_dim, config["rope_theta"])
+        if config["rope_scaling"] is None:
+            raise ModelSourceError(f"{header.path}: an unknown kind of rope scaling; {_INSTEAD}")
+    elif metadata.get("llama.rope.scaling.type") == "linear":
         config["rope_scaling"] = {
             "type": "linear",
             "factor": _short_float(metadata.get("llama.rope.scaling.factor", 1.0)),
@@ -63,44 +68,11 @@ def _heads(header: GgufHeader) -> tuple[int, int, int]:
     head_dim = header.metadata.get("llama.attention.key_length", _count(header, "llama.embedding_length") // heads)
     if not isinstance(kv_heads, int) or kv_heads < 1 or heads % kv_heads:
         raise ModelSourceError(f"{header.path}: layers with {kv_heads} key heads cannot be imported; {_INSTEAD}")
+    if not isinstance(head_dim, int) or head_dim < 2 or head_dim % 2:
+        raise ModelSourceError(f"{header.path}: heads of the size {head_dim} cannot be imported; {_INSTEAD}")
     if header.metadata.get("llama.rope.dimension_count", head_dim) != head_dim:
         raise ModelSourceError(f"{header.path}: rope over a part of each head cannot be imported; {_INSTEAD}")
     return heads, kv_heads, head_dim
-
-
-def special_ids(header: GgufHeader) -> dict[str, Any]:
-    """bos_token_id and eos_token_id, as far as the file has them; several ends of text make a list."""
-    found = {}
-    if (bos := header.metadata.get("tokenizer.ggml.bos_token_id")) is not None:
-        found["bos_token_id"] = bos
-    ends = [header.metadata.get(f"tokenizer.ggml.{kind}_token_id") for kind in ("eos", "eot", "eom")]
-    unique = list(dict.fromkeys(end for end in ends if end is not None))
-    if unique:
-        found["eos_token_id"] = unique[0] if len(unique) == 1 else unique
-    return found
-
-
-def llama3_rope_scaling(factors: list[float], head_dim: int, rope_theta: float) -> dict[str, Any] | None:
-    """The Llama 3 rope scaling whose divisors, one for each pair of a head, are `factors`, or None.
-
-    The file keeps only these divisors (`rope_freqs.weight`). All published models were made with the low and high
-    factors 1 and 4 and 8192 positions, so the formula (Hugging Face's `_compute_llama3_parameters`) is tried with
-    these and compared.
-    """
-    factor, low, high, original = max(factors), 1.0, 4.0, 8192
-    for pair, given in enumerate(factors):
-        wavelength = 2 * math.pi * rope_theta ** (2 * pair / head_dim)
-        smooth = min(1.0, max(0.0, (original / wavelength - low) / (high - low)))
-        expected = 1 / ((1 - smooth) / factor + smooth)
-        if not math.isclose(given, expected, rel_tol=1e-3):
-            return None
-    return {
-        "rope_type": "llama3",
-        "factor": factor,
-        "low_freq_factor": low,
-        "high_freq_factor": high,
-        "original_max_position_embeddings": original,
-    }
 
 
 def _count(header: GgufHeader, key: str) -> int:

@@ -1,7 +1,7 @@
 """Reads the front of a GGUF file, versions 2 and 3: metadata and the table of tensors, without MLX.
 
-MLX maps the file into memory and trusts it; a short file would kill the process. So everything is checked
-here first: every length against the file's size, every tensor's end too. The format is that of llama.cpp
+The import maps tensors into memory; reading past the end of a short file would kill the process. So everything is
+checked here first: every length against the file's size, every tensor's end too. The format is that of llama.cpp
 (ggml's docs/gguf.md).
 """
 
@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mlx_grpc.models.gguf.tensor_types import TENSOR_TYPES, TensorType, accepted_names, refused_name
 from mlx_grpc.models.sources import ModelSourceError
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -21,30 +22,25 @@ _STRING, _ARRAY = 8, 9
 _MAX_DIMENSIONS = 4
 _MAX_COUNT = 1 << 24
 
-# ggml's type number: name, values in a block, bytes in a block. Only those that MLX can read.
-TENSOR_TYPES = {
-    0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 8: ("Q8_0", 32, 34),
-    10: ("Q2_K", 256, 84), 12: ("Q4_K", 256, 144), 14: ("Q6_K", 256, 210), 30: ("BF16", 1, 2),
-}  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One row of the table. `shape` has the fastest dimension last, as MLX has it."""
+    """One row of the table. `shape` has the fastest dimension last, as MLX has it; `start_bytes` counts from the
+    file's start."""
 
     name: str
     shape: tuple[int, ...]
-    type_number: int
-    offset_bytes: int
+    type: TensorType
+    start_bytes: int
 
     @property
-    def type_name(self) -> str:
-        return TENSOR_TYPES[self.type_number][0]
+    def row_bytes(self) -> int:
+        """Of the values that lie one after another in the last dimension."""
+        return self.shape[-1] // self.type.block_values * self.type.block_bytes
 
     @property
     def size_bytes(self) -> int:
-        _, block_values, block_bytes = TENSOR_TYPES[self.type_number]
-        return math.prod(self.shape) // block_values * block_bytes
+        return math.prod(self.shape[:-1]) * self.row_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,19 +85,24 @@ class _Reader:
             )
         tensor_count, pair_count = self._count("Q"), self._count("Q")
         metadata = {self._string(): self._value(self._scalar("I")) for _ in range(pair_count)}
-        tensors = [self._tensor() for _ in range(tensor_count)]
-        self._check_data(metadata, tensors)
-        return GgufHeader(self._path, metadata, {tensor.name: tensor for tensor in tensors})
+        tensors = self._placed(metadata, [self._tensor() for _ in range(tensor_count)])
+        by_name = {tensor.name: tensor for tensor in tensors}
+        if len(by_name) < len(tensors):
+            raise self._damaged("two tensors have the same name")
+        return GgufHeader(self._path, metadata, by_name)
 
-    def _check_data(self, metadata: dict[str, Any], tensors: list[TensorInfo]) -> None:
+    def _placed(self, metadata: dict[str, Any], tensors: list[TensorInfo]) -> list[TensorInfo]:
+        """The tensors with their places in the file, which the table counts from the end of the header."""
         alignment = metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment < 1:
             raise self._damaged("its alignment is not a positive number")
         read_bytes = self._size_bytes - self._left_bytes
         data_start = -(-read_bytes // alignment) * alignment
-        end = max((tensor.offset_bytes + tensor.size_bytes for tensor in tensors), default=0)
-        if data_start + end > self._size_bytes:
-            raise self._damaged(f"{data_start + end} bytes expected, {self._size_bytes} there")
+        placed = [replace(tensor, start_bytes=data_start + tensor.start_bytes) for tensor in tensors]
+        end = max((tensor.start_bytes + tensor.size_bytes for tensor in placed), default=0)
+        if end > self._size_bytes:
+            raise self._damaged(f"{end} bytes expected, {self._size_bytes} there")
+        return placed
 
     def _tensor(self) -> TensorInfo:
         name = self._string()
@@ -110,15 +111,14 @@ class _Reader:
             raise self._damaged(f"tensor {name!r} has {dimensions} dimensions")
         shape = tuple(self._scalar("Q") for _ in range(dimensions))[::-1]
         type_number, offset_bytes = self._scalar("I"), self._scalar("Q")
-        if type_number not in TENSOR_TYPES:
-            known = ", ".join(entry[0] for entry in TENSOR_TYPES.values())
+        if (tensor_type := TENSOR_TYPES.get(type_number)) is None:
             raise ModelSourceError(
-                f"{self._path}: tensor {name!r} has ggml type {type_number}, which MLX cannot read; "
-                f"quantise the model as one of {known}"
+                f"{self._path}: tensor {name!r} is of type {refused_name(type_number)}, which cannot be imported; "
+                f"take a file of the model with other types ({accepted_names()}), or an MLX version of the model"
             )
-        if shape[-1] % TENSOR_TYPES[type_number][1] or not all(shape):
-            raise self._damaged(f"tensor {name!r} has the shape {shape}")
-        return TensorInfo(name, shape, type_number, offset_bytes)
+        if shape[-1] % tensor_type.block_values or not all(shape):
+            raise self._damaged(f"tensor {name!r} has the shape {shape}, in blocks of {tensor_type.block_values}")
+        return TensorInfo(name, shape, tensor_type, offset_bytes)
 
     def _value(self, kind: int, depth: int = 0) -> Any:
         if kind == _STRING:

@@ -1,115 +1,102 @@
-"""From a GGUF file's tensors to the weights of an MLX Llama. Imports MLX, so only the child may import it."""
+"""From a GGUF file's tensors to the file of weights, a few rows at a time: a model may be larger than the memory."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
 
-from mlx_grpc.models.gguf.config import llama3_rope_scaling
-from mlx_grpc.models.gguf.header import GgufHeader
+from mlx_grpc.models.gguf.blocks import Bytes, Floats, groups_of
+from mlx_grpc.models.gguf.layout import PlannedTensor, WeightPlan
+from mlx_grpc.models.gguf.weights_file import WeightsFile
 from mlx_grpc.models.sources import ModelSourceError
 
-GROUP_SIZE = 32
-_TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-_LAYER = {
-    "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
-    "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
-}  # fmt: skip
-_BLOCK = re.compile(r"blk\.(\d+)\.(\w+)")
-_ROPE_FREQS = "rope_freqs.weight"
-
-Weights = dict[str, mx.array]
+_CHUNK_WEIGHTS = 1 << 20  # at a time: what is made of them fits a processor's cache
 
 
-def mlx_weights(
-    header: GgufHeader, config: dict[str, Any], on_tensor: Callable[[int, int], None]
-) -> tuple[Weights, dict[str, Any]]:
-    """Reads all tensors. Returns the weights by MLX name, and `config` with what only the tensors tell.
+def write_weights(plan: WeightPlan, gguf: Path, destination: Path, on_bytes: Callable[[int, int], None]) -> None:
+    """Writes all tensors of the plan from the file `gguf` to the safetensors file `destination`.
 
-    Q4_0, Q4_1 and Q8_0 stay packed in groups of 32; what MLX turns into float16 stays so. `on_tensor(done,
-    total)` is called along the way. Raises ModelSourceError for a tensor that no Llama has.
+    `on_bytes(done, total)` is called after each tensor, with bytes of `gguf`. Raises ModelSourceError for numbers that
+    are not finite in the type that the plan gives them, and OSError.
     """
-    raw: Weights = mx.load(str(header.path), format="gguf")  # type: ignore[assignment]
-    config = dict(config)
-    if _ROPE_FREQS in raw:
-        config["rope_scaling"] = _rope_scaling(header, raw.pop(_ROPE_FREQS), config)
-    weights: Weights = {}
-    names = sorted(raw)
-    small_dtype = mx.float32 if header.tensors["token_embd.weight"].type_name == "F32" else mx.float16
-    for done, name in enumerate(names):
-        target = mlx_name(name)
-        if target is None:
-            raise ModelSourceError(f"{header.path}: tensor {name!r} is in no plain Llama; use an MLX version instead")
-        weights[target] = _converted(name, raw.pop(name), config, small_dtype)
-        on_tensor(done + 1, len(names))
-    return weights, {**config, **_quantization(weights), "torch_dtype": _dtype_name(weights)}
+    with WeightsFile(destination, plan.arrays()) as file, np.errstate(all="ignore"):
+        done, total = 0, sum(tensor.source.size_bytes for tensor in plan.tensors)
+        for tensor in plan.tensors:
+            for part, rows in _converted(tensor, plan.dtype, gguf):
+                file.append(f"{tensor.layer}.{part}", rows)
+            done += tensor.source.size_bytes
+            on_bytes(done, total)
 
 
-def mlx_name(name: str) -> str | None:
-    """`blk.3.attn_q.scales` -> `model.layers.3.self_attn.q_proj.scales`; None for what no Llama has."""
-    stem, _, kind = name.rpartition(".")
-    if kind not in ("weight", "scales", "biases", "bias"):
-        return None
-    block = _BLOCK.fullmatch(stem)
-    if block is None:
-        return f"{_TOP[stem]}.{kind}" if stem in _TOP else None
-    return f"model.layers.{block[1]}.{_LAYER[block[2]]}.{kind}" if block[2] in _LAYER else None
+def packed(codes: Bytes, bits: int) -> NDArray[np.uint32]:
+    """Packs codes, [rows, columns], as MLX does: eight after another in `bits` bytes, the first one lowest."""
+    if bits == 8:
+        return codes.view("<u4")
+    if bits == 4:  # most of most models
+        return (codes[:, 0::2] | codes[:, 1::2] << 4).view("<u4")
+    words: NDArray[Any] = codes.reshape(-1)
+    for half in (8, 16, 32):  # pairs move together, then pairs of these, and theirs
+        words = words.view(f"<u{half // 4}")
+        upper = words >> half << half // 8 * bits
+        words = words & (1 << half) - 1 | upper
+    used = words[:, None].view(np.uint8)[:, :bits]
+    return np.ascontiguousarray(used).reshape(len(codes), -1).view("<u4")
 
 
-def unpermuted(rows: mx.array, heads: int) -> mx.array:
-    """Undoes llama.cpp's order of the rows of q and k.
+def row_order(rows: int, interleaved_heads: int) -> NDArray[np.intp]:
+    """Which row of the file comes at each place.
 
-    Its converter splits each head's rows into two halves and interleaves them (rows 0, n/2, 1, n/2+1, …),
-    since its rope turns neighbours; MLX's turns row i with row i + n/2. `rows` has one row (weights, scales,
-    biases) or one value (bias) for each output, `heads` is the number of query heads for q and of key heads
-    for k.
+    llama.cpp's converter splits the rows of each head of q and k into two halves and interleaves them (rows 0, n/2, 1,
+    n/2+1, …), since its rope turns neighbours; MLX's turns row i with row i + n/2.
     """
-    half = rows.shape[0] // heads // 2
-    return rows.reshape(heads, half, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+    order = np.arange(rows)
+    if not interleaved_heads:
+        return order
+    return order.reshape(interleaved_heads, -1, 2).swapaxes(1, 2).ravel()
 
 
-def _converted(name: str, array: mx.array, config: dict[str, Any], small_dtype: mx.Dtype) -> mx.array:
-    if ".attn_q." in name:
-        array = unpermuted(array, config["num_attention_heads"])
-    elif ".attn_k." in name:
-        array = unpermuted(array, config["num_key_value_heads"])
-    # GGUF keeps norms in float32 always; beside float16 weights they would raise all arithmetic on a GPU to
-    # float32.
-    return array.astype(small_dtype) if array.ndim == 1 else array
+def _converted(tensor: PlannedTensor, dtype: str, gguf: Path) -> Iterator[tuple[str, NDArray[Any]]]:
+    """The tensor's arrays by the last part of their names, some rows at a time."""
+    source = tensor.source
+    # A vector has one value for each output: rows of one.
+    rows, columns = source.shape if len(source.shape) == 2 else (source.shape[0], 1)
+    shape = rows, columns // source.type.block_values * source.type.block_bytes
+    file_rows: Bytes = np.memmap(gguf, np.uint8, "r", source.start_bytes, shape)
+    order = row_order(rows, tensor.interleaved_heads)
+    step = max(1, _CHUNK_WEIGHTS // columns)
+    for first in range(0, rows, step):
+        some = file_rows[order[first : first + step]]
+        if source.type.kept_bits is None:
+            yield tensor.kind, _finite(_numbers(some, source.type.name, dtype), tensor, gguf)
+            continue
+        groups = groups_of(source.type, some)
+        yield tensor.kind, packed(groups.codes.reshape(len(some), columns), source.type.kept_bits)
+        yield "scales", _finite(groups.scales, tensor, gguf)
+        yield "biases", _finite(groups.biases, tensor, gguf)
 
 
-def _quantization(weights: Weights) -> dict[str, Any]:
-    """The `quantization` entry: the commonest width for all, and by name the layers that differ."""
-    widths = {}
-    for name, scales in weights.items():
-        if name.endswith(".scales"):
-            layer = name.removesuffix(".scales")
-            # A packed row has columns * bits / 32 words and columns / 32 scales, so their quotient is the
-            # width in bits.
-            widths[layer] = weights[f"{layer}.weight"].shape[-1] // scales.shape[-1]
-    if not widths:
-        return {}
-    common = Counter(widths.values()).most_common(1)[0][0]
-    others = {layer: {"group_size": GROUP_SIZE, "bits": bits} for layer, bits in widths.items() if bits != common}
-    return {"quantization": {"group_size": GROUP_SIZE, "bits": common, **others}}
+def _numbers(rows: Bytes, type_name: str, dtype: str) -> NDArray[Any]:
+    """Unquantised rows in another type. numpy has no bfloat16: that is a float32's upper half, rounded to even."""
+    if type_name == "BF16":
+        numbers: Floats = (rows.view("<u2").astype("<u4") << 16).view("<f4")
+    else:
+        numbers = rows.view({"F32": "<f4", "F16": "<f2"}[type_name])
+    if dtype != "bfloat16":
+        return numbers.astype(dtype)
+    bits = np.where(np.isfinite(numbers), numbers.astype("<f4").view("<u4"), np.uint32(0x7F800000))
+    halves: NDArray[np.uint16] = (bits + 0x7FFF + (bits >> 16 & 1) >> 16).astype("<u2")
+    return halves
 
 
-def _dtype_name(weights: Weights) -> str:
-    return str(weights.get("model.embed_tokens.scales", weights["model.embed_tokens.weight"]).dtype).removeprefix(
-        "mlx.core."
+def _finite(numbers: NDArray[Any], tensor: PlannedTensor, gguf: Path) -> NDArray[Any]:
+    # bfloat16 comes as whole numbers: its exponent is all ones where it is not finite.
+    if (np.isfinite(numbers) if numbers.dtype.kind == "f" else numbers & 0x7F80 != 0x7F80).all():
+        return numbers
+    raise ModelSourceError(
+        f"{gguf}: tensor {tensor.source.name!r} has numbers that are not finite, or too large for half precision; "
+        "download it again"
     )
-
-
-def _rope_scaling(header: GgufHeader, factors: mx.array, config: dict[str, Any]) -> dict[str, Any]:
-    scaling = llama3_rope_scaling(factors.tolist(), config["head_dim"], config["rope_theta"])  # type: ignore[arg-type]
-    if scaling is None:
-        raise ModelSourceError(
-            f"{header.path}: an unknown kind of rope scaling; use an MLX version of the model instead"
-        )
-    return scaling

@@ -10,9 +10,10 @@ from typing import Any
 
 from mlx_grpc.models.gguf.header import GgufHeader
 from mlx_grpc.models.gguf.pretokenizer import NFC, pre_tokenizer
+from mlx_grpc.models.gguf.special_ids import CONTROL, USER_DEFINED, special_ids
 from mlx_grpc.models.sources import ModelSourceError
 
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
+_NORMAL, _UNKNOWN = 1, 2
 _SPACE = "\u2581"
 Json = dict[str, Any]
 
@@ -127,9 +128,9 @@ def _token_types(header: GgufHeader, count: int) -> list[int]:
 def _added_tokens(tokens: list[str], types: list[int]) -> list[Json]:
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return [
-        {"id": index, "content": token, "special": types[index] != _USER_DEFINED, **flags}
+        {"id": index, "content": token, "special": types[index] != USER_DEFINED, **flags}
         for index, token in enumerate(tokens)
-        if types[index] in (_UNKNOWN, _CONTROL, _USER_DEFINED)
+        if types[index] in (_UNKNOWN, CONTROL, USER_DEFINED)
     ]
 
 
@@ -137,8 +138,8 @@ def _post_processor(header: GgufHeader, tokens: list[str], *, byte_level: bool) 
     """Puts the begin token first where the file wants it, or where llama.cpp does and the file is silent."""
     name = header.metadata.get("tokenizer.ggml.pre", "default")
     wanted = header.metadata.get("tokenizer.ggml.add_bos_token", not byte_level or name == "llama-bpe")
-    bos = header.metadata.get("tokenizer.ggml.bos_token_id")
-    if not wanted or not isinstance(bos, int):
+    bos = special_ids(header).get("bos_token_id")
+    if not wanted or bos is None:
         return None
     begin = {"SpecialToken": {"id": tokens[bos], "type_id": 0}}
     first, second = ({"Sequence": {"id": side, "type_id": 0}} for side in "AB")
