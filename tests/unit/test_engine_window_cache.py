@@ -41,6 +41,7 @@ class Batch:
                 cache.prepare(lengths=[len(chunk) for chunk in chunks], right_padding=padding)
             mask = cache.make_mask(longest)
             found, values = cache.update_and_fetch(keys, keys + 0.5)
+            assert mx.array_equal(found, cache.keys_and_values()[0]), "layers that share them see the same"
             cache.finalize()
             self._check_seen(found[:, 0, :, 0], mask, chunks)
             self._check_seen(values[:, 1, :, 2] - 0.5, mask, chunks)

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
@@ -28,12 +29,14 @@ from mlx_grpc.engine.loading.ways import WAYS, Way, alone, together
 ONE_ROW = "one row alone"
 TOP = 20
 """The likeliest tokens of the reference, whose log-probabilities are compared."""
-TOLERANCES = {"float32": 1e-3}
+FLOAT32_TOLERANCE = 1e-3
 HALF_TOLERANCE = 0.25
 TRIES = 2
 """With other tokens each: in half precision a router that is nearly undecided may choose another expert."""
 SIZES = ((25, 7, 4), (13, 4, 3), (7, 3, 2), (4, 2, 1))
 """Tokens of the long and of the short prompt, and steps after them; the first that the time allows."""
+COMPILING = 3.0
+"""A comparison that takes so many times as long as its rate says has compiled kernels."""
 SHARE_OF_TIME = 0.3
 """Of the time that there is, for the first comparison: two more may follow."""
 
@@ -53,6 +56,11 @@ class Verdict(msgspec.Struct, frozen=True):
     def rate(self) -> Rate:
         """How long a step takes."""
         return Rate(self.fixed_seconds, self.seconds_per_token)
+
+
+def tolerance_of(backend: str, dtype: str) -> float:
+    """How far log-probabilities may differ. CUDA multiplies float32 in TF32, which has the digits of half precision."""
+    return FLOAT32_TOLERANCE if dtype == "float32" and backend != "cuda" else HALF_TOLERANCE
 
 
 class Unfit(Exception):
@@ -76,16 +84,16 @@ class Trial:
         self,
         network: Module,
         vocab_size: int,
-        dtype: str,
+        tolerance: float,
         budget_seconds: float,
         trying: Callable[[str], None] = lambda what: None,
     ) -> None:
         self._network = network
         self._vocab_size = vocab_size
-        self._tolerance = TOLERANCES.get(dtype, HALF_TOLERANCE)
+        self._tolerance = tolerance
         self._budget_seconds = budget_seconds
         self._trying = trying
-        self._began_seconds = time.monotonic()
+        self._spent_seconds = 0.0
         trying(ONE_ROW)
         try:
             self.rate = measured_rate(network)
@@ -119,7 +127,19 @@ class Trial:
         )
 
     def _time_is_up(self) -> bool:
-        return time.monotonic() - self._began_seconds > self._budget_seconds
+        return self._spent_seconds > self._budget_seconds
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Counts the time of one comparison. What is far above its rate is the compiling of kernels, which requests
+        would wait for otherwise: that is loading, and not counted."""
+        long, _, steps = self._size
+        likely_seconds = self.rate.seconds_for(2 * (long + steps + 1)) + 2 * (steps + 4) * self.rate.fixed_seconds
+        began_seconds = time.monotonic()
+        try:
+            yield
+        finally:
+            self._spent_seconds += min(time.monotonic() - began_seconds, COMPILING * likely_seconds)
 
     def _affordable_size(self) -> tuple[int, int, int]:
         """The largest rows that can be computed alone and in the first way within the time."""
@@ -138,8 +158,9 @@ class Trial:
                 self._samples.append(self._sample(number))
             sample = self._samples[number]
             try:
-                found = together(self._network, sample.prompts, sample.forced, way)
-                difference = max(map(_difference, _flat(sample.logits), _flat(found)))
+                with self._counted():
+                    found = together(self._network, sample.prompts, sample.forced, way)
+                    difference = max(map(_difference, _flat(sample.logits), _flat(found)))
             except Exception as error:  # a model can raise anything where it was not made for batches
                 return math.inf, _one_line(error)
             least = min(least, difference)
@@ -154,7 +175,8 @@ class Trial:
         rows = [self._tokens(length + steps, seed=2 * number + place) for place, length in enumerate((long, short))]
         prompts, forced = [row[:-steps] for row in rows], [row[-steps:] for row in rows]
         try:
-            logits = [alone(self._network, *row) for row in zip(prompts, forced, strict=True)]
+            with self._counted():
+                logits = [alone(self._network, *row) for row in zip(prompts, forced, strict=True)]
             finite = all(bool(mx.isfinite(mx.logsumexp(step)).item()) for step in _flat(logits))
         except Exception as error:
             raise Unfit(_one_line(error)) from error

@@ -27,6 +27,8 @@ class RowsWindowCache:
         self._lengths = lengths
         """How many tokens each row has had."""
         self._shared = shared
+        self._seen_from = 0
+        """Where the keys begin that the last step's tokens saw."""
         self._right_padding: list[int] | None = None
 
     @classmethod
@@ -88,14 +90,15 @@ class RowsWindowCache:
         unseen = self._begin(held.end)
         if held.end + tokens > held.room and unseen:
             held.drop_front(unseen, room_for(held.end - unseen + tokens + STEP_TOKENS - 1))
-        before = held.end
+        self._seen_from = self._begin(held.end)
         held.append(keys, values)
         self._lengths = [length + tokens for length in self._lengths]
-        return self._from(self._begin(before))
+        return self.keys_and_values()
 
     def keys_and_values(self) -> tuple[mx.array, mx.array]:
-        """Those that the last token sees: [rows, heads, tokens, size of a head]."""
-        return self._from(max(0, self.held.end - self.window))
+        """What `update_and_fetch` gave last, for layers that share it: [rows, heads, tokens, size of a head]."""
+        arrays, seen = self.held.arrays, slice(self._seen_from, self.held.end)
+        return arrays[0][0, ..., seen, :], arrays[-1][-1, ..., seen, :]
 
     def prepare(self, *, lengths: Sequence[int], right_padding: Sequence[int]) -> None:
         """The next tokens, so many of each row, are padded on the right, until `finalize`."""
@@ -134,10 +137,6 @@ class RowsWindowCache:
     def _begin(self, end: int) -> int:
         """The first place that a token at `end` sees."""
         return max(0, end - (self.window - 1))
-
-    def _from(self, begin: int) -> tuple[mx.array, mx.array]:
-        arrays, end = self.held.arrays, self.held.end
-        return arrays[0][0, ..., begin:end, :], arrays[-1][-1, ..., begin:end, :]
 
 
 def _in_order(cache: RotatingKVCache) -> tuple[mx.array, mx.array]:
