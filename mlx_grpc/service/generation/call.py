@@ -118,9 +118,8 @@ class Generation:
             self._first_token_seconds = now_seconds
         self.output_ids.append(token.token)
         if token.finish == messages.STOPPED:
-            eos = token.token in self.request.eos_ids
-            reason = FinishReason.STOP if eos else FinishReason.STOP_SEQUENCE
-            self._finish(Finished(reason, stop_token_id=token.token), now_seconds)
+            self._text.push_end(token.token)
+            self._finish(self._ended_by(token.token), now_seconds)
             return
         self._text.push((token.token,), self._logprobs(token))
         if self._text.matched is not None:
@@ -200,6 +199,13 @@ class Generation:
             )
         )
         self._news.set()
+
+    def _ended_by(self, token_id: int) -> Finished:
+        """The end at one of the end tokens, or at the stop string that it completes."""
+        if self._text.matched is not None:
+            return Finished(FinishReason.STOP_SEQUENCE, stop_string=self._text.matched)
+        eos = token_id in self.request.eos_ids
+        return Finished(FinishReason.STOP if eos else FinishReason.STOP_SEQUENCE, stop_token_id=token_id)
 
     def _finish(self, finished: Finished, now_seconds: float) -> None:
         self.ended = True

@@ -33,6 +33,8 @@ class Tokenizer(Protocol):
     """None for a model without one."""
     bytes_are_exact: bool
     drops_first_space: bool
+    special_texts: tuple[str, ...]
+    """What the special tokens look like in a text."""
 
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
         """Token ids, with the model's usual special tokens around them if asked for.
@@ -79,6 +81,7 @@ class HuggingFaceTokenizer:
         self._bytes: dict[int, bytes] = {}
         self.vocab_size: int = max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         self.eos_ids = _eos_ids(folder, self._template.eos_token_id)
+        self.special_texts = tuple(self._added[number].content for number in self._added if self.is_special(number))
         self.chat_template = ChatTemplate(self._render) if self._template.chat_template else None
         self.bytes_are_exact = self._pieces is not None
         self.drops_first_space = self._pieces is not None and self._pieces.drops_first_space
@@ -135,6 +138,7 @@ class ScriptedTokenizer:
     eos_ids: tuple[int, ...] = (script.EOS_ID,)
     bytes_are_exact = True
     drops_first_space = False
+    special_texts = tuple(script.SPECIALS)
     _special_bytes: Mapping[int, bytes] = {number: text.encode() for text, number in script.SPECIALS.items()}
 
     def __init__(self) -> None:
