@@ -118,12 +118,17 @@ class TopLogprob:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A generated token, its bytes, its natural-log probability, and the likeliest alternatives."""
+    """A generated token, its bytes, its natural-log probability, and the likeliest alternatives.
+
+    `text_offset`: how many characters of the candidate's text come before the token's. None over gRPC, which does not
+    carry it.
+    """
 
     token_id: int
     token: bytes
     logprob: float
     top: tuple[TopLogprob, ...] = ()
+    text_offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -236,4 +236,5 @@ class Generation:
             TopLogprob(token_id, name(token_id), max(logprob, MIN_LOGPROB))
             for token_id, logprob in zip(found.top_ids, found.top_logprobs, strict=True)
         )
-        return (TokenLogprob(token.token, name(token.token), max(found.logprob, MIN_LOGPROB), top),)
+        logprob, offset = max(found.logprob, MIN_LOGPROB), self._text.text_chars
+        return (TokenLogprob(token.token, name(token.token), logprob, top, offset),)
