@@ -118,17 +118,20 @@ class TopLogprob:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A generated token, its bytes, its natural-log probability, and the likeliest alternatives.
-
-    `text_offset`: how many characters of the candidate's text come before the token's. None over gRPC, which does not
-    carry it.
-    """
+    """A generated token, its bytes, its natural-log probability, and the likeliest alternatives."""
 
     token_id: int
     token: bytes
     logprob: float
     top: tuple[TopLogprob, ...] = ()
-    text_offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedLogprob(TokenLogprob):
+    """With the place of the token's text, as the server knows it: how many characters of the candidate's text come
+    before. It is not sent over gRPC."""
+
+    text_offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from mlx_grpc import __version__
-from mlx_grpc.request import Completed, Delta, Finished, FinishReason, TokenLogprob, TopLogprob
+from mlx_grpc.request import Completed, Delta, Finished, FinishReason, PlacedLogprob, TokenLogprob, TopLogprob
 
 encode = msgspec.json.Encoder().encode
 DONE = b"data: [DONE]\n\n"
@@ -144,7 +144,7 @@ def completion_logprobs(found: Sequence[TokenLogprob]) -> dict[str, Any]:
         "top_logprobs": [
             {its[top.token_id]: top.logprob for top in one.top} for one, its in zip(found, names, strict=True)
         ],
-        "text_offset": [one.text_offset for one in found],
+        "text_offset": [one.text_offset if isinstance(one, PlacedLogprob) else None for one in found],
     }
 
 

@@ -18,6 +18,7 @@ from mlx_grpc.request import (
     Event,
     Finished,
     FinishReason,
+    PlacedLogprob,
     Prefill,
     Queued,
     Started,
@@ -237,4 +238,4 @@ class Generation:
             for token_id, logprob in zip(found.top_ids, found.top_logprobs, strict=True)
         )
         logprob, offset = max(found.logprob, MIN_LOGPROB), self._text.text_chars
-        return (TokenLogprob(token.token, name(token.token), logprob, top, offset),)
+        return (PlacedLogprob(token.token, name(token.token), logprob, top, offset),)

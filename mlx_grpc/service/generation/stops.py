@@ -64,9 +64,10 @@ class StopStrings:
         seen = self._held + text
         for end, char in enumerate(text, start=len(self._held) + 1):
             self._follow(char)
-            if match := self._match(seen, end):
+            if self._found[self._as_read] or self._found[self._with_marks]:
+                start, found = self._match(seen, end)
                 self._held = ""
-                return seen[: match[0]], match[1]
+                return seen[:start], found
         held_from = min(
             self._back(seen, len(seen), self._depth[self._as_read]), len(seen) - self._depth[self._with_marks]
         )
@@ -84,20 +85,20 @@ class StopStrings:
         return _ANY_MARK.sub("", text) if self._marks else text
 
     def _follow(self, char: str) -> None:
-        same = self._as_read == self._with_marks
-        if char in self._mark_chars:
-            same = False
-        else:
+        if not self._marks:
+            self._as_read = self._with_marks = self._step(self._as_read, char)
+            return
+        self._with_marks = self._step(self._with_marks, char)
+        if char not in self._mark_chars:
             self._as_read = self._step(self._as_read, char)
-        self._with_marks = self._as_read if same else self._step(self._with_marks, char)
 
-    def _match(self, seen: str, end: int) -> tuple[int, str] | None:
+    def _match(self, seen: str, end: int) -> tuple[int, str]:
         """Where the longest stop string that ends here begins, and which it is."""
         as_read, with_marks = self._found[self._as_read], self._found[self._with_marks]
-        if as_read is None and with_marks is None:
-            return None
-        starts = [] if as_read is None else [(self._back(seen, end, as_read[1]), as_read[0])]
-        return min(starts if with_marks is None else [*starts, (end - with_marks[1], with_marks[0])])
+        matches = [(self._back(seen, end, as_read[1]), as_read[0])] if as_read else []
+        if with_marks:
+            matches.append((end - with_marks[1], with_marks[0]))
+        return min(matches)
 
     def _back(self, seen: str, end: int, chars: int) -> int:
         """Where the last so many characters before `end` begin, marks not counted."""
