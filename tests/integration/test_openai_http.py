@@ -114,7 +114,7 @@ def test_alternatives_that_are_no_characters_stay_apart() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_offsets_count_the_text_that_was_sent(stream: bool) -> None:
-    """One for a character of two tokens, none for an end token that is passed; a stop string's tokens are not there."""
+    """A character of two tokens counts once, and an end token that was passed over counts nothing."""
     script = Script(replies={"ping": "naïve"})
 
     async def body(running: Bridge) -> None:

@@ -15,7 +15,7 @@ from mlx_grpc.request import Chat, Message
 from mlx_grpc.service.intake import chat as module
 from mlx_grpc.service.intake.chat import render_chat
 from mlx_grpc.service.intake.encode import encode
-from mlx_grpc.service.intake.template.probe import MAX_REASON_CHARS
+from mlx_grpc.service.intake.templates.probe import MAX_REASON_CHARS
 from mlx_grpc.service.intake.tokenizer import ScriptedTokenizer, Tokenizer, load_tokenizer
 from tests.helpers.templates import with_template
 from tests.helpers.tokenizer import TEMPLATE, byte_level, make_folder, sentencepiece

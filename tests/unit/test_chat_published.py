@@ -10,7 +10,7 @@ import pytest
 from mlx_grpc.errors import InvalidField
 from mlx_grpc.request import Chat, Message
 from mlx_grpc.service.intake.chat import ROLES, render_chat
-from mlx_grpc.service.intake.template.traits import ContentForm, RepeatedTurns, TemplateTraits, passed_role
+from mlx_grpc.service.intake.templates.traits import ContentForm, RepeatedTurns, TemplateTraits, passed_role
 from mlx_grpc.service.intake.tokenizer import Tokenizer
 from tests.helpers.templates import with_template
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from mlx_grpc.errors import InvalidField, UnsupportedField
 from mlx_grpc.request import Chat, Message
 from mlx_grpc.service.intake.chat import ROLES, render_chat
-from mlx_grpc.service.intake.template.chat_template import ChatTemplate
-from mlx_grpc.service.intake.template.probe import first_lost, sentinel
-from mlx_grpc.service.intake.template.time_limit import run_within
-from mlx_grpc.service.intake.template.traits import ContentForm, PassedMessage, RepeatedTurns, TemplateTraits
+from mlx_grpc.service.intake.templates.chat_template import ChatTemplate
+from mlx_grpc.service.intake.templates.probe import first_lost, sentinel
+from mlx_grpc.service.intake.templates.time_limit import run_within
+from mlx_grpc.service.intake.templates.traits import ContentForm, PassedMessage, RepeatedTurns, TemplateTraits
 from mlx_grpc.service.intake.tokenizer import Tokenizer
 from tests.helpers import templates
 from tests.helpers.templates import with_template
@@ -251,7 +251,7 @@ def test_empty_turns_have_nothing_to_lose(folder: Path) -> None:
          "trimmed"],
 )  # fmt: skip
 def test_altered_words_pass(folder: Path, message: Message) -> None:
-    """Trimmed, quoted, split and capitalised text is no lost turn, control words and old reasoning are not missed."""
+    """Trimming, quoting, splitting and capitals lose no turn; control words and old reasoning are not missed."""
     rendered(with_template(folder, templates.ALTERING), message, HI)
 
 

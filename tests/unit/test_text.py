@@ -174,8 +174,20 @@ def test_special_token_ends_the_text_as_part_of_a_stop_string(stop: str, text: s
     assert stream.tokens_seen == len("foo bar") + (2 if stop.endswith("x") else 1)
 
 
+def test_special_tokens_of_each_kind_of_tokenizer_end_a_text(tokenizer: Tokenizer) -> None:
+    """All of them are known by their texts."""
+    specials = [number for number in range(tokenizer.vocab_size) if tokenizer.is_special(number)]
+    assert sorted(tokenizer.special_texts) == sorted(tokenizer.token_bytes(number).decode() for number in specials)
+    before, after = (tokenizer.encode(text, add_special_tokens=False) for text in ("hello", "world"))
+    for number in specials:
+        stop = tokenizer.token_bytes(number).decode()
+        stream = TextStream(tokenizer, [stop], start_of_text=True)
+        assert _run(stream, _each([*before, number, *after])) == (tokenizer.decode(before), before)
+        assert stream.matched == stop
+
+
 def test_part_of_a_special_token_ends_nothing() -> None:
-    """What its text has in it is no text of the model's."""
+    """Its text counts whole, or not at all."""
     ids = [*b"a", EOS_ID, *b"b"]
     for stop in ("<|", "|>", "end", "a<|", "|>b"):
         assert _run(TextStream(SCRIPTED, [stop, "<|end|>never"]), _each(ids)) == ("ab", ids)

@@ -1,6 +1,6 @@
 """Conversations to prompts, by the model's own chat template.
 
-What the template does is known from trying it when the model was loaded (`template`): a developer's turn that it does
+What the template does is known from trying it when the model was loaded (`templates`): a developer's turn that it does
 not know becomes a system turn, typed parts are passed where it takes them, and a turn that it would leave out is
 refused. What it does to the words of a turn is its own business: it may trim, quote and split them, drop old reasoning,
 and act on control words such as `/no_think`.
@@ -16,9 +16,9 @@ from typing import Any
 
 from mlx_grpc.errors import InvalidField, UnsupportedField
 from mlx_grpc.request import Chat, Message
-from mlx_grpc.service.intake.template.chat_template import ChatTemplate, LastMessageLost
-from mlx_grpc.service.intake.template.probe import reason_of
-from mlx_grpc.service.intake.template.traits import blamed_position, passed_message, passed_role
+from mlx_grpc.service.intake.templates.chat_template import ChatTemplate, LastMessageLost
+from mlx_grpc.service.intake.templates.probe import reason_of
+from mlx_grpc.service.intake.templates.traits import blamed_position, passed_message, passed_role
 from mlx_grpc.service.intake.tokenizer import Tokenizer
 from mlx_grpc.service.intake.validate import check_unicode
 

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 from mlx_grpc.engine.scripted import script
 from mlx_grpc.service.intake.libraries import quiet_transformers
 from mlx_grpc.service.intake.pieces import read_pieces
-from mlx_grpc.service.intake.template.chat_template import ChatTemplate
-from mlx_grpc.service.intake.template.traits import PassedMessage
+from mlx_grpc.service.intake.templates.chat_template import ChatTemplate
+from mlx_grpc.service.intake.templates.traits import PassedMessage
 
 log = logging.getLogger(__name__)
 

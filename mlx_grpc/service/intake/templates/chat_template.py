@@ -7,9 +7,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mlx_grpc.service.intake.template.probe import Render, first_lost, probe, reason_of, sentinel
-from mlx_grpc.service.intake.template.time_limit import run_within
-from mlx_grpc.service.intake.template.traits import (
+from mlx_grpc.service.intake.templates.probe import Render, first_lost, probe, reason_of, sentinel
+from mlx_grpc.service.intake.templates.time_limit import run_within
+from mlx_grpc.service.intake.templates.traits import (
     UNKNOWN,
     ContentForm,
     PassedMessage,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mlx_grpc.service.intake.template.traits import (
+from mlx_grpc.service.intake.templates.traits import (
     UNKNOWN,
     ContentForm,
     PassedMessage,
