@@ -127,6 +127,14 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
+class PlacedLogprob(TokenLogprob):
+    """With the place of the token's text, as the server knows it: how many characters of the candidate's text come
+    before. It is not sent over gRPC."""
+
+    text_offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Queued:
     """The request waits. `position` counts those that run before it."""
 

@@ -87,7 +87,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             model.weights_bytes = info.weights_bytes
             model.kv_bytes_per_token = info.kv_bytes_per_token
             model.batching = _BATCHING.get(info.batching, model_pb2.BATCHING_UNSPECIFIED)
-            if host.tokenizer is not None and host.tokenizer.has_chat_template:
+            if host.tokenizer is not None and host.tokenizer.chat_template is not None:
                 model.features.append(model_pb2.MODEL_FEATURE_CHAT)
             if info.reproducible:
                 model.features.append(model_pb2.MODEL_FEATURE_REPRODUCIBLE)

@@ -16,7 +16,11 @@ TextOrChat = pb.TokenizeRequest | pb.CountTokensRequest
 
 
 class TokenizerServicer(tokenizer_service_pb2_grpc.TokenizerServiceServicer):
-    """The same tokenizer and template that generation uses; no engine is needed."""
+    """The same tokenizer and template that generation uses; no engine is needed.
+
+    A tokenizer may have tokens that its model has no embedding for. Here they are shown as they are, and go both ways;
+    a generation refuses them.
+    """
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -35,7 +39,7 @@ class TokenizerServicer(tokenizer_service_pb2_grpc.TokenizerServiceServicer):
         """The text of these ids."""
         host, tokenizer = self._service.tokenizer(request.model)
         ids = list(request.token_ids)
-        check_token_ids(ids, host.vocab_size, "token_ids")
+        check_token_ids(ids, max(host.vocab_size, tokenizer.vocab_size), "token_ids")
         return pb.DetokenizeResponse(text=await off_loop(len(ids), lambda: tokenizer.decode(ids)))
 
     async def CountTokens(self, request: pb.CountTokensRequest, context: Context) -> pb.CountTokensResponse:

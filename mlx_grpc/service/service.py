@@ -157,7 +157,7 @@ class Service:
         assert tokenizer is not None
         assert request.input is not None
         validate_for_model(request, info.vocab_size)
-        prompt = await encode_prompt(request.input, tokenizer, context_length)
+        prompt = await encode_prompt(request.input, tokenizer, context_length, info.vocab_size)
         stop = request.stop
         resolved = ResolvedRequest(
             generation_id=f"gen-{uuid.uuid4().hex}",

@@ -83,11 +83,12 @@ def wordpiece() -> Tokenizer:
     return tokenizer
 
 
-def make_folder(folder: Path, tokenizer: Tokenizer, template: str | None = TEMPLATE) -> Path:
-    """Write tokenizer.json and tokenizer_config.json; returns the folder."""
+def make_folder(folder: Path, tokenizer: Tokenizer, template: str | None = TEMPLATE, **special_tokens: str) -> Path:
+    """Write tokenizer.json and tokenizer_config.json; returns the folder. `special_tokens`: bos_token and others."""
     tokenizer.save(str(folder / "tokenizer.json"))
     ends = [token for token in ("<|im_end|>", "</s>") if tokenizer.token_to_id(token) is not None]
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": ends[0] if ends else None}
+    eos_token = ends[0] if ends else None
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": eos_token, **special_tokens}
     if template is not None:
         config["chat_template"] = template
     (folder / "tokenizer_config.json").write_text(json.dumps(config))

@@ -99,6 +99,64 @@ def test_logprobs_of_plain_completions() -> None:
     served(body, PING)
 
 
+def test_alternatives_that_are_no_characters_stay_apart() -> None:
+    """Two bytes that no text can show have a name each, and the sampled one's is among them."""
+
+    async def body(running: Bridge) -> None:
+        bias = {"226": 100, "128": 90}  # two bytes of one character
+        fields = {"prompt": "ping", "logprobs": 2, "logit_bias": bias, "max_tokens": 1}
+        found = (await running.post(COMPLETIONS, fields)).json["choices"][0]["logprobs"]
+        assert list(found["top_logprobs"][0]) == [r"bytes:\xe2", r"bytes:\x80"]
+        assert found["tokens"] == [r"bytes:\xe2"]
+
+    served(body, PING)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_offsets_count_the_text_that_was_sent(stream: bool) -> None:
+    """A character of two tokens counts once, and an end token that was passed over counts nothing."""
+    script = Script(replies={"ping": "naïve"})
+
+    async def body(running: Bridge) -> None:
+        fields = {"prompt": "ping", "logprobs": 0, "ignore_eos": True, "max_tokens": 7, "stop": ["end"]}
+        answer = await running.post(COMPLETIONS, fields | {"stream": stream})
+        choices = [event["choices"][0] for event in answer.events[:-1]] if stream else [answer.json["choices"][0]]
+        logprobs = [choice["logprobs"] for choice in choices if choice["logprobs"]]
+        text = "".join(choice["text"] for choice in choices)
+        tokens = [token for one in logprobs for token in one["tokens"]]
+        assert text.startswith("naïve")
+        assert tokens[:7] == ["n", "a", r"bytes:\xc3", r"bytes:\xaf", "v", "e", "<|end|>"]
+        assert [offset for one in logprobs for offset in one["text_offset"]] == [0, 1, 2, 2, 3, 4, 5]
+
+    served(body, script)
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_a_negative_limit_is_reported_as_it_was_sent(name: str) -> None:
+    """Not as another number that is also wrong."""
+
+    async def body(running: Bridge) -> None:
+        answer = await running.post(CHAT, chat("ping", **{name: -1}))
+        assert answer.status == 400
+        assert answer.error["param"] == name
+        assert answer.error["message"] == "max_tokens is -1, which must be at least 1"
+
+    served(body)
+
+
+@pytest.mark.parametrize(("stop", "text"), [("<|end|>", "pong"), ("ng<|end|>", "po")])
+def test_a_special_token_ends_the_text_as_a_stop_string(stop: str, text: str) -> None:
+    """Past the model's end tokens, which are special tokens, too."""
+
+    async def body(running: Bridge) -> None:
+        fields = {"prompt": "ping", "stop": stop, "ignore_eos": True, "max_tokens": 50}
+        answer = (await running.post(COMPLETIONS, fields)).json
+        assert (answer["choices"][0]["text"], answer["choices"][0]["finish_reason"]) == (text, "stop")
+        assert answer["usage"]["completion_tokens"] == 5
+
+    served(body, PING)
+
+
 def test_the_scheduler_sees_priority_and_deadline(tmp_path: Path) -> None:
     """What the headers say is what the queue goes by."""
 

@@ -65,6 +65,42 @@ async def test_a_stop_token_ends_the_text_before_it() -> None:
     assert answer.usage.completion_tokens == 3
 
 
+@pytest.mark.parametrize(
+    ("stop", "text", "tokens"), [("<|end|>", "pong", 5), ("ng<|end|>", "po", 5), ("<|end|>never", "pong", 6)]
+)
+@in_loop
+async def test_a_special_token_is_found_in_a_stop_string(stop: str, text: str, tokens: int) -> None:
+    """Where the model's end token does not end it: the token's own text is what the stop string asks for."""
+    request = Request(
+        prompt="ping",
+        stop=Stop(stop_strings=[stop], ignore_eos=True, max_tokens=tokens),
+        output=Output(token_ids=True),
+    )
+    async with serving(Script(replies=REPLIES)) as (_, api):
+        answer = await api.answer(request)
+    (candidate,) = answer.candidates
+    if stop.endswith("never"):
+        assert candidate.finish_reason == LENGTH
+        assert list(candidate.token_ids[:5]) == [*b"pong", script.EOS_ID]
+    else:
+        assert (candidate.text, list(candidate.token_ids)) == (text, list(text.encode()))
+        assert candidate.finish_reason == STOP_SEQUENCE
+        assert candidate.stop_detail.stop_string == stop
+    assert answer.usage.completion_tokens == tokens
+
+
+@in_loop
+async def test_an_end_token_completes_a_stop_string() -> None:
+    """The text ends where the stop string begins, before the model's end token."""
+    request = Request(prompt="ping", stop=Stop(stop_strings=["ng<|end|>"]), output=Output(token_ids=True))
+    async with serving(Script(replies=REPLIES)) as (_, api):
+        events = await read_all(api.stream(request))
+    assert text_of(events) == "po"
+    assert events[-2].finished.finish_reason == STOP_SEQUENCE
+    assert events[-2].finished.stop_detail.stop_string == "ng<|end|>"
+    assert events[-1].completed.usage.completion_tokens == 5
+
+
 @in_loop
 async def test_max_tokens_ends_with_length() -> None:
     """Exactly so many."""

@@ -162,9 +162,10 @@ def test_a_chat_template_reaches_nothing(tmp_path: Path, marker: Marker, templat
     """It runs in jinja's sandbox, in the server's process."""
     folder = make_llama(tmp_path / "model")
     _change(folder / "tokenizer_config.json", chat_template=template)
-    tokenizer = load_tokenizer(str(folder))
+    chat_template = load_tokenizer(str(folder)).chat_template
+    assert chat_template is not None
     try:
-        text = tokenizer.render([{"role": "user", "content": "hi"}], {"marker": str(marker)}, True, False)
+        text = chat_template.render([{"role": "user", "content": "hi"}], {"marker": str(marker)}, continued=False)
     except Exception as error:  # what jinja raises differs
         text = str(error)
     assert "root:" not in text

@@ -324,3 +324,15 @@ def test_a_message_over_the_limit_closes_the_socket() -> None:
             assert client.connection.close_code == 1009
 
     asyncio.run(main())
+
+
+def test_a_negative_limit_is_reported_as_it_was_sent() -> None:
+    """In the socket's own names."""
+
+    async def body(client: Socket) -> None:
+        await client.say("config", maxOutputTokens=-1)
+        error = await client.next()
+        assert error["param"] == "maxOutputTokens"
+        assert "is -1," in error["message"]
+
+    talking(body)

@@ -15,7 +15,9 @@ from mlx_grpc.request import Chat, Message
 from mlx_grpc.service.intake import chat as module
 from mlx_grpc.service.intake.chat import render_chat
 from mlx_grpc.service.intake.encode import encode
+from mlx_grpc.service.intake.templates.probe import MAX_REASON_CHARS
 from mlx_grpc.service.intake.tokenizer import ScriptedTokenizer, Tokenizer, load_tokenizer
+from tests.helpers.templates import with_template
 from tests.helpers.tokenizer import TEMPLATE, byte_level, make_folder, sentencepiece
 
 SCRIPTED = ScriptedTokenizer()
@@ -26,10 +28,6 @@ HI = Message("user", "hi")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     """A real tokenizer; its template refuses the system role."""
     return load_tokenizer(str(make_folder(tmp_path_factory.mktemp("chat"), byte_level())))
-
-
-def _with_template(folder: Path, template: str | None) -> Tokenizer:
-    return load_tokenizer(str(make_folder(folder, byte_level(), template)))
 
 
 def _refusal(chat: Chat, tokenizer: Tokenizer) -> InvalidField:
@@ -56,10 +54,7 @@ def test_final_message_is_continued(tokenizer: Tokenizer) -> None:
 def test_special_tokens_are_the_templates_alone(tmp_path: Path) -> None:
     """Encoding a rendered chat adds no second start token."""
     template = "{{ bos_token }}" + TEMPLATE
-    folder = make_folder(tmp_path, sentencepiece(), template)
-    config = json.loads((folder / "tokenizer_config.json").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "bos_token": "<s>"}))
-    tokenizer = load_tokenizer(str(folder))
+    tokenizer = load_tokenizer(str(make_folder(tmp_path, sentencepiece(), template, bos_token="<s>")))
     ids = asyncio.run(encode(Chat((HI,)), tokenizer))
     (start,) = [token_id for token_id in ids if tokenizer.token_bytes(token_id) == b"<s>"]
     assert ids[0] == start
@@ -104,28 +99,16 @@ def test_all_that_transformers_takes_is_reserved() -> None:
 
 
 def test_refusing_template_is_quoted(tokenizer: Tokenizer) -> None:
-    """The template's own words say why."""
-    error = _refusal(Chat((Message("system", "be kind"), HI)), tokenizer)
-    assert error.field == "chat"
+    """The template's own words say why, on the message of the role that it refuses."""
+    error = _refusal(Chat((HI, Message("assistant", "yes"), Message("system", "be kind"), HI)), tokenizer)
+    assert error.field == "chat.messages[2].role"
     assert error.message.endswith("no system role")
 
 
 def test_quotation_is_one_short_line() -> None:
     """Only the first line, and not more than a limit of it."""
     args = json.dumps({"raise": "x" * 1000 + "\nsecond"})
-    assert len(_refusal(Chat((HI,), args), SCRIPTED).message) < module.MAX_REASON_CHARS + 100
-
-
-def test_role_left_out_by_the_template_is_refused(tmp_path: Path) -> None:
-    """A developer's message that the template passes over in silence is not lost in silence."""
-    template = "{% for m in messages if m.role != 'developer' %}{{ m.content }}{% endfor %}"
-    error = _refusal(Chat((HI, Message("developer", "be brief"))), _with_template(tmp_path, template))
-    assert error.field == "chat.messages[1].role"
-
-
-def test_developer_is_passed_as_it_is(tokenizer: Tokenizer) -> None:
-    """A template that takes any role gets the developer's."""
-    assert "<|im_start|>developer\nbe brief" in render_chat(Chat((Message("developer", "be brief"), HI)), tokenizer)
+    assert len(_refusal(Chat((HI,), args), SCRIPTED).message) < MAX_REASON_CHARS + 100
 
 
 @pytest.mark.parametrize(
@@ -142,7 +125,7 @@ def test_developer_is_passed_as_it_is(tokenizer: Tokenizer) -> None:
 def test_runaway_templates_end_in_a_refusal(tmp_path: Path, template: str) -> None:
     """Escapes, endless recursion, giant ranges and texts, plain mistakes: the chat is refused, no more."""
     chat = Chat((HI,), json.dumps({"n": 1_000_000}))
-    assert _refusal(chat, _with_template(tmp_path, template)).field == "chat"
+    assert _refusal(chat, with_template(tmp_path, template)).field == "chat"
 
 
 def test_half_a_character_from_the_arguments(tokenizer: Tokenizer) -> None:
@@ -153,5 +136,5 @@ def test_half_a_character_from_the_arguments(tokenizer: Tokenizer) -> None:
 def test_model_without_template(tmp_path: Path) -> None:
     """A chat is a field that such a model cannot honour."""
     with pytest.raises(UnsupportedField) as caught:
-        render_chat(Chat((HI,)), _with_template(tmp_path, None))
+        render_chat(Chat((HI,)), with_template(tmp_path, None))
     assert caught.value.field == "chat"

@@ -16,6 +16,7 @@ from mlx_grpc.service.intake.tokenizer import ScriptedTokenizer, Tokenizer, load
 from tests.helpers.tokenizer import byte_level, make_folder, sentencepiece, wordpiece
 
 SCRIPTED = ScriptedTokenizer()
+_STOP_PIECES = st.sampled_from(["a", "b", "é", "<|end|>"])
 _UNICODE = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
@@ -155,15 +156,97 @@ def test_first_tokens_are_not_searched() -> None:
     assert stream.matched == "aa"
 
 
+@pytest.mark.parametrize(
+    ("stop", "text", "kept"),
+    [
+        ("<|end|>", "foo bar", b"foo bar"),
+        ("bar<|end|>", "foo ", b"foo "),
+        ("<|end|>x", "foo bar", b"foo bar"),
+        ("r<|end|>x", "foo ba", b"foo ba"),
+    ],
+)
+def test_special_token_ends_the_text_as_part_of_a_stop_string(stop: str, text: str, kept: bytes) -> None:
+    """The stop string is the token's text, or has it in it: nothing of it comes out, and no token of it."""
+    ids = [*b"foo bar", EOS_ID, *b"x more"]
+    stream = TextStream(SCRIPTED, [stop])
+    assert _run(stream, _each(ids)) == (text, list(kept))
+    assert stream.matched == stop
+    assert stream.tokens_seen == len("foo bar") + (2 if stop.endswith("x") else 1)
+
+
+def test_special_tokens_of_each_kind_of_tokenizer_end_a_text(tokenizer: Tokenizer) -> None:
+    """All of them are known by their texts."""
+    specials = [number for number in range(tokenizer.vocab_size) if tokenizer.is_special(number)]
+    assert sorted(tokenizer.special_texts) == sorted(tokenizer.token_bytes(number).decode() for number in specials)
+    before, after = (tokenizer.encode(text, add_special_tokens=False) for text in ("hello", "world"))
+    for number in specials:
+        stop = tokenizer.token_bytes(number).decode()
+        stream = TextStream(tokenizer, [stop], start_of_text=True)
+        assert _run(stream, _each([*before, number, *after])) == (tokenizer.decode(before), before)
+        assert stream.matched == stop
+
+
+def test_part_of_a_special_token_ends_nothing() -> None:
+    """Its text counts whole, or not at all."""
+    ids = [*b"a", EOS_ID, *b"b"]
+    for stop in ("<|", "|>", "end", "a<|", "|>b"):
+        assert _run(TextStream(SCRIPTED, [stop, "<|end|>never"]), _each(ids)) == ("ab", ids)
+
+
+def test_stop_string_is_found_across_special_tokens() -> None:
+    """What is read is searched as it is read, also where the token might have been part of another stop string."""
+    stream = TextStream(SCRIPTED, ["abc", "b<|end|>x"])
+    assert _run(stream, _each([*b"xab", EOS_ID, *b"cd"])) == ("x", list(b"x"))
+    assert stream.matched == "abc"
+
+
+def test_special_token_is_held_while_it_may_begin_a_stop_string() -> None:
+    """Its token comes out when it did not, in its place."""
+    stream = TextStream(SCRIPTED, ["<|end|>ab"])
+    stream.push([*b"x", EOS_ID, *b"a"])
+    delta = stream.take()
+    assert delta is not None
+    assert (delta.text, delta.token_ids) == ("x", tuple(b"x"))
+    stream.push([ord("c")])
+    delta = stream.take()
+    assert delta is not None
+    assert (delta.text, delta.token_ids) == ("ac", (EOS_ID, *b"ac"))
+
+
+def test_special_token_before_min_tokens_ends_nothing() -> None:
+    """Like all text of the first tokens."""
+    ids = [EOS_ID, *b"ab", EOS_ID, *b"c"]
+    stream = TextStream(SCRIPTED, ["<|end|>"], min_tokens=3)
+    assert _run(stream, _each(ids)) == ("ab", ids[:3])
+
+
+def test_special_token_within_a_character_ends_the_text_there() -> None:
+    """The half character is dropped like one at the end; its token came before the stop string and is kept."""
+    half = list("né".encode()[:-1])
+    stream = TextStream(SCRIPTED, ["<|end|>"])
+    assert _run(stream, [[*half, EOS_ID, *b"x"]]) == ("n", half)
+    ids = [*half, EOS_ID, "é".encode()[-1]]
+    assert _run(TextStream(SCRIPTED, ["<|end|>x"]), _each(ids)) == ("né", ids)
+
+
+def test_end_token_completes_a_stop_string() -> None:
+    """It is not among the tokens, but what came before it belongs to the stop string."""
+    stream = TextStream(SCRIPTED, ["bar<|end|>"])
+    stream.push(list(b"foo bar"))
+    stream.push_end(EOS_ID)
+    assert _run(stream, []) == ("foo ", list(b"foo "))
+    assert stream.matched == "bar<|end|>"
+
+
 @given(
-    data=st.text("abé", max_size=12),
+    data=st.text("abé\0", max_size=12),
     cuts=st.lists(st.integers(1, 4), min_size=12, max_size=24),
-    stops=st.lists(st.text("abé", min_size=1, max_size=3), max_size=2),
+    stops=st.lists(st.lists(_STOP_PIECES, min_size=1, max_size=3).map("".join), max_size=2),
     min_tokens=st.integers(0, 4),
 )
 def test_grouping_changes_nothing(data: str, cuts: list[int], stops: list[str], min_tokens: int) -> None:
     """Tokens one by one, or several a step: the same text, tokens and stop string."""
-    ids = list(data.encode())
+    ids = [byte or EOS_ID for byte in data.encode()]
     groups, rest = [], ids
     for size in cuts:
         groups.append(rest[:size])

@@ -115,14 +115,15 @@ def test_lengths_from_training_do_not_cut_a_prompt(tmp_path: Path) -> None:
 
 def test_template_is_rendered(byte_level_tokenizer: Tokenizer) -> None:
     """The folder's own template is used, with its arguments."""
-    assert byte_level_tokenizer.has_chat_template
-    text = byte_level_tokenizer.render([{"role": "user", "content": "hi"}], {"mood": "calm"}, True, False)
+    template = byte_level_tokenizer.chat_template
+    assert template is not None
+    text = template.render([{"role": "user", "content": "hi"}], {"mood": "calm"}, continued=False)
     assert text == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n[calm]"
 
 
 def test_folder_without_template(tmp_path: Path) -> None:
     """A tokenizer without a template says so."""
-    assert not load_tokenizer(str(make_folder(tmp_path, byte_level(), template=None))).has_chat_template
+    assert load_tokenizer(str(make_folder(tmp_path, byte_level(), template=None))).chat_template is None
 
 
 @pytest.mark.parametrize(
@@ -173,8 +174,9 @@ def test_scripted_tokenizer_reads_its_own_bytes() -> None:
 
 def test_scripted_template() -> None:
     """The scripted model's template, with a new turn and within the last."""
-    tokenizer = load_tokenizer("script:{}")
+    template = load_tokenizer("script:{}").chat_template
+    assert template is not None
     messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "he"}]
     head = "<|start|>user\nhi<|end|>\n<|start|>assistant\nhe"
-    assert tokenizer.render(messages, {}, True, False) == f"{head}<|end|>\n<|start|>assistant\n"
-    assert tokenizer.render(messages, {}, False, True) == head
+    assert template.render(messages, {}, continued=False) == f"{head}<|end|>\n<|start|>assistant\n"
+    assert template.render(messages, {}, continued=True) == head

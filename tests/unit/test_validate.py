@@ -95,6 +95,13 @@ def test_what_is_wrong_is_named(fields: dict[str, Any], field: str) -> None:
     assert field_of(request(**fields)) == field
 
 
+@pytest.mark.parametrize("number", [0, -1, -(2**31)])
+def test_a_bad_limit_is_reported_as_it_was_sent(number: int) -> None:
+    """A negative number is not 0."""
+    with pytest.raises(InvalidField, match=f"max_tokens is {number}, "):
+        check(request(stop=Stop(max_tokens=number)))
+
+
 def test_a_plain_request_of_each_kind_is_good() -> None:
     """Nothing but an input is required."""
     for source in ("hi", (1, 2), Chat((Message("user", "hi"),))):

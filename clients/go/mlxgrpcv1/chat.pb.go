@@ -21,7 +21,8 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Who speaks in a turn. Whether a role is known is the model's template's to say; one that it refuses is INVALID_FIELD.
+// Who speaks in a turn. Whether a role is known is the model's template's to say: a turn that it refuses or would leave
+// out, by its role or by its place among the others, is INVALID_FIELD on its role.
 type Role int32
 
 const (
@@ -29,7 +30,7 @@ const (
 	Role_ROLE_UNSPECIFIED Role = 0
 	// Instructions that hold for the whole conversation.
 	Role_ROLE_SYSTEM Role = 1
-	// Instructions of the application's developer, for templates that tell them from the system's.
+	// Instructions of the application's developer. A template that does not know this role gets them as ROLE_SYSTEM.
 	Role_ROLE_DEVELOPER Role = 2
 	// The person.
 	Role_ROLE_USER Role = 3

@@ -501,8 +501,8 @@ type Stop struct {
 	MaxTokens *uint32 `protobuf:"varint,1,opt,name=max_tokens,json=maxTokens,proto3,oneof" json:"max_tokens,omitempty"`
 	// Before this many tokens, neither an end token nor a stop string ends the text. Not above max_tokens. Default: 0.
 	MinTokens *uint32 `protobuf:"varint,2,opt,name=min_tokens,json=minTokens,proto3,oneof" json:"min_tokens,omitempty"`
-	// End where one of these appears in the text; nothing of it is sent. At most 16, each of 1 to 512 characters.
-	// Default: none.
+	// End where one of these appears in the text; nothing of it is sent. One that is or contains a special token's text
+	// also ends the text at that token. At most 16, each of 1 to 512 characters. Default: none.
 	StopStrings []string `protobuf:"bytes,3,rep,name=stop_strings,json=stopStrings,proto3" json:"stop_strings,omitempty"`
 	// End at one of these tokens, besides the model's own end tokens. At most 64. Default: none.
 	StopTokenIds []uint32 `protobuf:"varint,4,rep,packed,name=stop_token_ids,json=stopTokenIds,proto3" json:"stop_token_ids,omitempty"`

@@ -36,8 +36,9 @@ class Speaker:
         if self._row.top_logprobs < 0:
             return None
         logits = self._logits(position)
-        total = math.log(sum(math.exp(logit) for logit in logits))
         ranked = sorted(range(VOCAB_SIZE), key=lambda token: -logits[token])
+        highest = logits[ranked[0]]  # taken out first: a bias may be 1,000
+        total = highest + math.log(sum(math.exp(logit - highest) for logit in logits))
         top = ranked[: self._row.top_logprobs]
         return TokenLogprobs(logits[ranked[0]] - total, top, [logits[token] - total for token in top])
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from mlx_grpc import __version__
-from mlx_grpc.request import Completed, Delta, Finished, FinishReason, TokenLogprob
+from mlx_grpc.request import Completed, Delta, Finished, FinishReason, PlacedLogprob, TokenLogprob, TopLogprob
 
 encode = msgspec.json.Encoder().encode
 DONE = b"data: [DONE]\n\n"
@@ -88,7 +88,6 @@ class CompletionAnswer:
         self._head = _head("cmpl", "text_completion", generation_id, model)
         self._logprobs = logprobs
         self._chunk = {**self._head, "usage": None} if include_usage else self._head
-        self._offset_chars = 0
         text_chunk = _event(self._chunk | {"choices": [_choice("text", _MARK, None, None)]})
         self._before, _, self._after = text_chunk.rpartition(encode(_MARK))
 
@@ -97,7 +96,7 @@ class CompletionAnswer:
 
     def delta(self, delta: Delta) -> bytes:
         if self._logprobs:
-            choice = _choice("text", delta.text, self._old_logprobs(delta.logprobs), None)
+            choice = _choice("text", delta.text, completion_logprobs(delta.logprobs), None)
             return _event(self._chunk | {"choices": [choice]})
         return self._before + _text(delta.text) + self._after
 
@@ -108,22 +107,9 @@ class CompletionAnswer:
         return _event(self._chunk | {"choices": [], "usage": usage(completed)})
 
     def whole(self, deltas: Sequence[Delta], finished: Finished, completed: Completed) -> bytes:
-        found = self._old_logprobs(_all_logprobs(deltas)) if self._logprobs else None
+        found = completion_logprobs(_all_logprobs(deltas)) if self._logprobs else None
         choice = _choice("text", "".join(delta.text for delta in deltas), found, REASONS[finished.reason])
         return encode(self._head | {"choices": [choice], "usage": usage(completed)})
-
-    def _old_logprobs(self, found: Sequence[TokenLogprob]) -> dict[str, Any]:
-        """The form of the older call. `text_offset` counts characters from the start of the output."""
-        tokens, offsets = [_token(one.token) for one in found], []
-        for token in tokens:
-            offsets.append(self._offset_chars)
-            self._offset_chars += len(token)
-        return {
-            "tokens": tokens,
-            "token_logprobs": [one.logprob for one in found],
-            "top_logprobs": [{_token(top.token): top.logprob for top in one.top} for one in found],
-            "text_offset": offsets,
-        }
 
 
 def usage(completed: Completed) -> dict[str, Any]:
@@ -146,6 +132,45 @@ def chat_logprobs(found: Sequence[TokenLogprob]) -> dict[str, Any]:
         ],
         "refusal": None,
     }
+
+
+def completion_logprobs(found: Sequence[TokenLogprob]) -> dict[str, Any]:
+    """The older form, of plain completions, where only their names tell alternatives apart. `text_offset` counts
+    characters from the start of the output."""
+    names = [_distinct_names(one) for one in found]
+    return {
+        "tokens": [its[one.token_id] for one, its in zip(found, names, strict=True)],
+        "token_logprobs": [one.logprob for one in found],
+        "top_logprobs": [
+            {its[top.token_id]: top.logprob for top in one.top} for one, its in zip(found, names, strict=True)
+        ],
+        "text_offset": [one.text_offset if isinstance(one, PlacedLogprob) else None for one in found],
+    }
+
+
+def _distinct_names(found: TokenLogprob) -> dict[int, str]:
+    """By id, a name of its own for each alternative, the likeliest first, and for the token: its text, else its bytes,
+    else its id."""
+    names: dict[int, str] = {}
+    tokens: tuple[TopLogprob | TokenLogprob, ...] = (*found.top, found)
+    for one in tokens:
+        if one.token_id not in names:
+            taken = set(names.values())
+            choices = (_text_or_bytes(one.token), _bytes_name(one.token))
+            names[one.token_id] = next((name for name in choices if name not in taken), f"token_id:{one.token_id}")
+    return names
+
+
+def _text_or_bytes(token: bytes) -> str:
+    try:
+        return token.decode()
+    except UnicodeDecodeError:
+        return _bytes_name(token)
+
+
+def _bytes_name(token: bytes) -> str:
+    """As OpenAI writes them: `bytes:\\xe2\\x80`."""
+    return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token)
 
 
 def _named(token: bytes, logprob: float) -> dict[str, Any]:

@@ -144,7 +144,8 @@ class _Conversation:
             try:
                 last = await self._generate(request)
             except MlxGrpcError as error:
-                last = messages.error_message(messages.socket_error(error), ends_answer=True)
+                chat = request.input if isinstance(request.input, Chat) else None
+                last = messages.error_message(messages.socket_error(error, chat), ends_answer=True)
             except (WebSocketDisconnect, _SlowReader):
                 raise
             except Exception as error:

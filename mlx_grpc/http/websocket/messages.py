@@ -69,6 +69,7 @@ _NAMES = {
     "sampling.presence_penalty": "presencePenalty",
     "sampling.frequency_penalty": "frequencyPenalty",
     "stop.max_tokens": "maxOutputTokens",
+    "chat.messages": "context",
     "chat": "content",
     "input": "content",
 }
@@ -92,9 +93,12 @@ def parse(text: str) -> Body:
     return checked(model, data)
 
 
-def socket_error(error: MlxGrpcError) -> ApiError:
-    """A service's error, with the field in the socket's names."""
-    return api_error(error, translated(error.field, _NAMES))
+def socket_error(error: MlxGrpcError, chat: Chat | None = None) -> ApiError:
+    """A service's error, with the field in the socket's names. The last turn of the chat is `content`, those before it
+    are `context`."""
+    question = f"chat.messages[{len(chat.messages) - 1 if chat else 0}]"
+    own = {f"{question}.role": "content", f"{question}.content": "content"} if chat else {}
+    return api_error(error, translated(error.field, _NAMES | own))
 
 
 def response_start(generation_id: str, model: str) -> str:

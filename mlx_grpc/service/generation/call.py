@@ -18,6 +18,7 @@ from mlx_grpc.request import (
     Event,
     Finished,
     FinishReason,
+    PlacedLogprob,
     Prefill,
     Queued,
     Started,
@@ -118,9 +119,8 @@ class Generation:
             self._first_token_seconds = now_seconds
         self.output_ids.append(token.token)
         if token.finish == messages.STOPPED:
-            eos = token.token in self.request.eos_ids
-            reason = FinishReason.STOP if eos else FinishReason.STOP_SEQUENCE
-            self._finish(Finished(reason, stop_token_id=token.token), now_seconds)
+            self._text.push_end(token.token)
+            self._finish(self._ended_by(token.token), now_seconds)
             return
         self._text.push((token.token,), self._logprobs(token))
         if self._text.matched is not None:
@@ -201,6 +201,13 @@ class Generation:
         )
         self._news.set()
 
+    def _ended_by(self, token_id: int) -> Finished:
+        """The end at one of the end tokens, or at the stop string that it completes."""
+        if self._text.matched is not None:
+            return Finished(FinishReason.STOP_SEQUENCE, stop_string=self._text.matched)
+        eos = token_id in self.request.eos_ids
+        return Finished(FinishReason.STOP if eos else FinishReason.STOP_SEQUENCE, stop_token_id=token_id)
+
     def _finish(self, finished: Finished, now_seconds: float) -> None:
         self.ended = True
         self._text.finish()
@@ -230,4 +237,5 @@ class Generation:
             TopLogprob(token_id, name(token_id), max(logprob, MIN_LOGPROB))
             for token_id, logprob in zip(found.top_ids, found.top_logprobs, strict=True)
         )
-        return (TokenLogprob(token.token, name(token.token), max(found.logprob, MIN_LOGPROB), top),)
+        logprob, offset = max(found.logprob, MIN_LOGPROB), self._text.text_chars
+        return (PlacedLogprob(token.token, name(token.token), logprob, top, offset),)

@@ -21,7 +21,8 @@ class TextStream:
       character still incomplete at the end is dropped: the token ids tell of it.
     - A token is released, with its log-probability, as soon as all its text is. At a stop string the text
       ends before its first character, and tokens whose text starts there or later are dropped.
-    - Special tokens have no text (unless `skip_special` is False), but are released in their place.
+    - Special tokens have no text (unless `skip_special` is False), but are released in their place. A stop string that
+      has a special token's text in it is found at that token, which is then dropped like all of the stop string.
     - The text of the first `min_tokens` tokens is not searched for stop strings.
     - `start_of_text`: SentencePiece writes the space before a word into the word's token, and so also puts
       one in front of a text. An answer in a chat is a text, and loses that space; what goes on from a prompt
@@ -44,13 +45,20 @@ class TextStream:
         self._tokenizer = tokenizer
         self._skip_special = skip_special
         self._min_tokens = min_tokens
-        self._stops = StopStrings(stops)
+        self._stops = StopStrings(stops, tokenizer.special_texts if stops and skip_special else ())
         self._decoder = _decoder_for(tokenizer, start_of_text)
-        self._decoded_chars = 0
+        self._text_chars = 0
+        # Places in the stream of text and of marks for special tokens, which is what is searched.
+        self._stream_chars = 0
         self._released_chars = 0
         self._held: deque[_Token] = deque()
         self._texts: list[str] = []
         self._tokens: list[_Token] = []
+
+    @property
+    def text_chars(self) -> int:
+        """Characters of the text so far, released or not: the place where the next token's text begins."""
+        return self._text_chars
 
     def push(self, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob] = ()) -> None:
         """Sampled tokens, and their log-probabilities if they were asked for.
@@ -75,48 +83,72 @@ class TextStream:
             tuple(token.logprob for token in tokens if token.logprob is not None),
         )
 
+    def push_end(self, token_id: int) -> None:
+        """The token that ended the candidate. It is not released, and has no text, but may complete a stop string."""
+        if self.matched is None and self._tokenizer.is_special(token_id):
+            self.tokens_seen += 1
+            self._add(self._mark(token_id))
+
     def finish(self) -> None:
         """No more tokens: release what was held back, unless a stop string has ended the text."""
         if self.matched is None:
-            self._add_text(self._decoder.finish())
+            self._add(self._decoder.finish())
         if self.matched is None:
-            self._release_text(self._stops.flush())
+            self._release(self._stops.flush())
         self._tokens += self._held
         self._held.clear()
 
     def _push_one(self, token_id: int, logprob: TokenLogprob | None) -> None:
         self.tokens_seen += 1
-        start = self._decoded_chars
-        silent = self._skip_special and self._tokenizer.is_special(token_id)
-        text = "" if silent else self._decoder.push(token_id)
+        start = self._stream_chars
+        if self._skip_special and self._tokenizer.is_special(token_id):
+            stream = self._mark(token_id)
+            pending = self._decoder.pending and not stream
+        else:
+            stream = self._decoder.push(token_id)
+            pending = self._decoder.pending
         # A character in the making ends one past what is decoded.
-        end = start + len(text) + self._decoder.pending
-        self._held.append(_Token(token_id, logprob, start, end))
-        self._add_text(text)
-        while self._held and self._held[0].end_char <= self._released_chars:
-            self._tokens.append(self._held.popleft())
+        self._held.append(_Token(token_id, logprob, start, start + len(stream) + pending))
+        self._add(stream)
+        self._release_tokens()
 
-    def _add_text(self, text: str) -> None:
-        if not text:
+    def _mark(self, token_id: int) -> str:
+        """What the search sees of a special token: a mark, or nothing where no stop string has its text."""
+        mark = self._stops.mark(self._tokenizer.token_bytes(token_id).decode(errors="replace"))
+        if mark and self._decoder.pending:
+            # Tokens of a character in the making come before the mark, and the character after it: they wait no longer.
+            held = [token._replace(end_char=min(token.end_char, self._stream_chars)) for token in self._held]
+            self._held = deque(held)
+            self._release_tokens()
+        return mark
+
+    def _add(self, stream: str) -> None:
+        """New text, or a mark."""
+        if not stream:
             return
-        self._decoded_chars += len(text)
+        self._stream_chars += len(stream)
+        self._text_chars += len(self._stops.readable(stream))
         if self.tokens_seen <= self._min_tokens:
-            self._release_text(text)
+            self._release(stream)
             return
-        safe, self.matched = self._stops.feed(text)
-        self._release_text(safe)
+        safe, self.matched = self._stops.feed(stream)
+        self._release(safe)
         if self.matched is not None:
             self._tokens += (token for token in self._held if token.start_char < self._released_chars)
             self._held.clear()
 
-    def _release_text(self, text: str) -> None:
-        if text:
-            self._released_chars += len(text)
+    def _release(self, stream: str) -> None:
+        self._released_chars += len(stream)
+        if text := self._stops.readable(stream):
             self._texts.append(text)
+
+    def _release_tokens(self) -> None:
+        while self._held and self._held[0].end_char <= self._released_chars:
+            self._tokens.append(self._held.popleft())
 
 
 class _Token(NamedTuple):
-    """A token and where its text lies, in characters from the start of the candidate's text."""
+    """A token and where its text or mark lies, in characters from the start of the stream."""
 
     token_id: int
     logprob: TokenLogprob | None

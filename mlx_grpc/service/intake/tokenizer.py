@@ -8,6 +8,7 @@ and `service.text` decodes by comparison.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,10 @@ from typing import Any, Protocol
 from mlx_grpc.engine.scripted import script
 from mlx_grpc.service.intake.libraries import quiet_transformers
 from mlx_grpc.service.intake.pieces import read_pieces
+from mlx_grpc.service.intake.templates.chat_template import ChatTemplate
+from mlx_grpc.service.intake.templates.traits import PassedMessage
+
+log = logging.getLogger(__name__)
 
 SCRIPT_PREFIX = "script:"
 
@@ -24,9 +29,12 @@ class Tokenizer(Protocol):
 
     vocab_size: int
     eos_ids: tuple[int, ...]
-    has_chat_template: bool
+    chat_template: ChatTemplate | None
+    """None for a model without one."""
     bytes_are_exact: bool
     drops_first_space: bool
+    special_texts: tuple[str, ...]
+    """What the special tokens look like in a text."""
 
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
         """Token ids, with the model's usual special tokens around them if asked for.
@@ -43,21 +51,15 @@ class Tokenizer(Protocol):
     def is_special(self, token_id: int) -> bool:
         """Whether the token is a mark (start, end, turn) rather than text."""
 
-    def render(
-        self,
-        messages: Sequence[Mapping[str, str]],
-        template_args: Mapping[str, Any],
-        add_generation_prompt: bool,
-        continue_final_message: bool,
-    ) -> str:
-        """The conversation as the chat template writes it. Raises what the template raises."""
-
 
 def load_tokenizer(path: str) -> Tokenizer:
     """The tokenizer of a model folder or a `script:` model. Raises ValueError in one line for all else."""
     if path.startswith(SCRIPT_PREFIX):
         return ScriptedTokenizer()
-    return HuggingFaceTokenizer(Path(path))
+    tokenizer = HuggingFaceTokenizer(Path(path))
+    if template := tokenizer.chat_template:
+        log.info("the chat template in %s %s", path, template.fault or template.traits.summary())
+    return tokenizer
 
 
 class HuggingFaceTokenizer:
@@ -79,7 +81,8 @@ class HuggingFaceTokenizer:
         self._bytes: dict[int, bytes] = {}
         self.vocab_size: int = max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         self.eos_ids = _eos_ids(folder, self._template.eos_token_id)
-        self.has_chat_template = bool(self._template.chat_template)
+        self.special_texts = tuple(self._added[number].content for number in self._added if self.is_special(number))
+        self.chat_template = ChatTemplate(self._render) if self._template.chat_template else None
         self.bytes_are_exact = self._pieces is not None
         self.drops_first_space = self._pieces is not None and self._pieces.drops_first_space
 
@@ -104,19 +107,11 @@ class HuggingFaceTokenizer:
         added = self._added.get(token_id)
         return added is not None and (added.special or token_id in self.eos_ids)
 
-    def render(
-        self,
-        messages: Sequence[Mapping[str, str]],
-        template_args: Mapping[str, Any],
-        add_generation_prompt: bool,
-        continue_final_message: bool,
+    def _render(
+        self, messages: Sequence[PassedMessage], template_args: Mapping[str, Any], add_generation_prompt: bool
     ) -> str:
         text: str = self._template.apply_chat_template(
-            [dict(message) for message in messages],
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=continue_final_message,
-            **template_args,
+            messages, tokenize=False, add_generation_prompt=add_generation_prompt, **template_args
         )
         return text
 
@@ -141,10 +136,13 @@ class ScriptedTokenizer:
 
     vocab_size = script.VOCAB_SIZE
     eos_ids: tuple[int, ...] = (script.EOS_ID,)
-    has_chat_template = True
     bytes_are_exact = True
     drops_first_space = False
+    special_texts = tuple(script.SPECIALS)
     _special_bytes: Mapping[int, bytes] = {number: text.encode() for text, number in script.SPECIALS.items()}
+
+    def __init__(self) -> None:
+        self.chat_template: ChatTemplate | None = ChatTemplate(_render_scripted)
 
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
         return script.encode(text)
@@ -160,19 +158,14 @@ class ScriptedTokenizer:
     def is_special(self, token_id: int) -> bool:
         return token_id in self._special_bytes
 
-    def render(
-        self,
-        messages: Sequence[Mapping[str, str]],
-        template_args: Mapping[str, Any],
-        add_generation_prompt: bool,
-        continue_final_message: bool,
-    ) -> str:
-        if "raise" in template_args:
-            raise ValueError(template_args["raise"])
-        text = "".join(f"<|start|>{message['role']}\n{message['content']}<|end|>\n" for message in messages)
-        if continue_final_message:
-            return text.removesuffix("<|end|>\n")
-        return text + "<|start|>assistant\n" if add_generation_prompt else text
+
+def _render_scripted(
+    messages: Sequence[PassedMessage], template_args: Mapping[str, Any], add_generation_prompt: bool
+) -> str:
+    if "raise" in template_args:
+        raise ValueError(template_args["raise"])
+    text = "".join(f"<|start|>{message['role']}\n{message['content']}<|end|>\n" for message in messages)
+    return text + "<|start|>assistant\n" if add_generation_prompt else text
 
 
 def _auto_tokenizer(folder: Path) -> Any:

@@ -148,7 +148,7 @@ def _check_sampling(sampling: Sampling) -> None:
 
 def _check_stop(stop: Stop) -> None:
     if stop.max_tokens is not None and stop.max_tokens < 1:
-        raise InvalidField("max_tokens is 0, which must be at least 1", field="stop.max_tokens")
+        raise InvalidField(f"max_tokens is {stop.max_tokens}, which must be at least 1", field="stop.max_tokens")
     if stop.min_tokens and stop.max_tokens is not None and stop.min_tokens > stop.max_tokens:
         raise InvalidField(
             f"min_tokens is {stop.min_tokens}, which is above max_tokens, {stop.max_tokens}", field="stop.min_tokens"
@@ -163,7 +163,9 @@ def _check_stop(stop: Stop) -> None:
         )
     seconds = stop.max_duration_seconds
     if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
-        raise InvalidField("max_duration must be above 0", field="stop.max_duration")
+        raise InvalidField(
+            f"max_duration is {seconds:g} s, which must be above 0 and finite", field="stop.max_duration"
+        )
 
 
 def _check_output(output: Output) -> None:

@@ -45,7 +45,8 @@ pub mod content_part {
         Text(::prost::alloc::string::String),
     }
 }
-/// Who speaks in a turn. Whether a role is known is the model's template's to say; one that it refuses is INVALID_FIELD.
+/// Who speaks in a turn. Whether a role is known is the model's template's to say: a turn that it refuses or would leave
+/// out, by its role or by its place among the others, is INVALID_FIELD on its role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Role {
@@ -53,7 +54,7 @@ pub enum Role {
     Unspecified = 0,
     /// Instructions that hold for the whole conversation.
     System = 1,
-    /// Instructions of the application's developer, for templates that tell them from the system's.
+    /// Instructions of the application's developer. A template that does not know this role gets them as ROLE_SYSTEM.
     Developer = 2,
     /// The person.
     User = 3,
@@ -202,8 +203,8 @@ pub struct Stop {
     /// Before this many tokens, neither an end token nor a stop string ends the text. Not above max_tokens. Default: 0.
     #[prost(uint32, optional, tag="2")]
     pub min_tokens: ::core::option::Option<u32>,
-    /// End where one of these appears in the text; nothing of it is sent. At most 16, each of 1 to 512 characters.
-    /// Default: none.
+    /// End where one of these appears in the text; nothing of it is sent. One that is or contains a special token's text
+    /// also ends the text at that token. At most 16, each of 1 to 512 characters. Default: none.
     #[prost(string, repeated, tag="3")]
     pub stop_strings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// End at one of these tokens, besides the model's own end tokens. At most 64. Default: none.

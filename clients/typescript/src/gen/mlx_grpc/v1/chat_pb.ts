@@ -110,7 +110,8 @@ export const ContentPartSchema: GenMessage<ContentPart> = /*@__PURE__*/
   messageDesc(file_mlx_grpc_v1_chat, 2);
 
 /**
- * Who speaks in a turn. Whether a role is known is the model's template's to say; one that it refuses is INVALID_FIELD.
+ * Who speaks in a turn. Whether a role is known is the model's template's to say: a turn that it refuses or would leave
+ * out, by its role or by its place among the others, is INVALID_FIELD on its role.
  *
  * @generated from enum mlx_grpc.v1.Role
  */
@@ -130,7 +131,7 @@ export enum Role {
   SYSTEM = 1,
 
   /**
-   * Instructions of the application's developer, for templates that tell them from the system's.
+   * Instructions of the application's developer. A template that does not know this role gets them as ROLE_SYSTEM.
    *
    * @generated from enum value: ROLE_DEVELOPER = 2;
    */

@@ -253,8 +253,8 @@ export type Stop = Message<"mlx_grpc.v1.Stop"> & {
   minTokens?: number | undefined;
 
   /**
-   * End where one of these appears in the text; nothing of it is sent. At most 16, each of 1 to 512 characters.
-   * Default: none.
+   * End where one of these appears in the text; nothing of it is sent. One that is or contains a special token's text
+   * also ends the text at that token. At most 16, each of 1 to 512 characters. Default: none.
    *
    * @generated from field: repeated string stop_strings = 3;
    */

@@ -7,7 +7,8 @@ package io.github.mlxgrpc.v1;
 
 /**
  * <pre>
- * Who speaks in a turn. Whether a role is known is the model's template's to say; one that it refuses is INVALID_FIELD.
+ * Who speaks in a turn. Whether a role is known is the model's template's to say: a turn that it refuses or would leave
+ * out, by its role or by its place among the others, is INVALID_FIELD on its role.
  * </pre>
  *
  * Protobuf enum {@code mlx_grpc.v1.Role}
@@ -33,7 +34,7 @@ public enum Role
   ROLE_SYSTEM(1),
   /**
    * <pre>
-   * Instructions of the application's developer, for templates that tell them from the system's.
+   * Instructions of the application's developer. A template that does not know this role gets them as ROLE_SYSTEM.
    * </pre>
    *
    * <code>ROLE_DEVELOPER = 2;</code>
@@ -93,7 +94,7 @@ public enum Role
   public static final int ROLE_SYSTEM_VALUE = 1;
   /**
    * <pre>
-   * Instructions of the application's developer, for templates that tell them from the system's.
+   * Instructions of the application's developer. A template that does not know this role gets them as ROLE_SYSTEM.
    * </pre>
    *
    * <code>ROLE_DEVELOPER = 2;</code>

@@ -116,8 +116,8 @@ private static final long serialVersionUID = 0L;
       com.google.protobuf.LazyStringArrayList.emptyList();
   /**
    * <pre>
-   * End where one of these appears in the text; nothing of it is sent. At most 16, each of 1 to 512 characters.
-   * Default: none.
+   * End where one of these appears in the text; nothing of it is sent. One that is or contains a special token's text
+   * also ends the text at that token. At most 16, each of 1 to 512 characters. Default: none.
    * </pre>
    *
    * <code>repeated string stop_strings = 3 [json_name = "stopStrings"];</code>
@@ -129,8 +129,8 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * End where one of these appears in the text; nothing of it is sent. At most 16, each of 1 to 512 characters.
-   * Default: none.
+   * End where one of these appears in the text; nothing of it is sent. One that is or contains a special token's text
+   * also ends the text at that token. At most 16, each of 1 to 512 characters. Default: none.
    * </pre>
    *
    * <code>repeated string stop_strings = 3 [json_name = "stopStrings"];</code>
@@ -141,8 +141,8 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * End where one of these appears in the text; nothing of it is sent. At most 16, each of 1 to 512 characters.
-   * Default: none.
+   * End where one of these appears in the text; nothing of it is sent. One that is or contains a special token's text
+   * also ends the text at that token. At most 16, each of 1 to 512 characters. Default: none.
    * </pre>
    *
    * <code>repeated string stop_strings = 3 [json_name = "stopStrings"];</code>
@@ -154,8 +154,8 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * End where one of these appears in the text; nothing of it is sent. At most 16, each of 1 to 512 characters.
-   * Default: none.
+   * End where one of these appears in the text; nothing of it is sent. One that is or contains a special token's text
+   * also ends the text at that token. At most 16, each of 1 to 512 characters. Default: none.
    * </pre>
    *
    * <code>repeated string stop_strings = 3 [json_name = "stopStrings"];</code>
@@ -908,8 +908,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * End where one of these appears in the text; nothing of it is sent. At most 16, each of 1 to 512 characters.
-     * Default: none.
+     * End where one of these appears in the text; nothing of it is sent. One that is or contains a special token's text
+     * also ends the text at that token. At most 16, each of 1 to 512 characters. Default: none.
      * </pre>
      *
      * <code>repeated string stop_strings = 3 [json_name = "stopStrings"];</code>
@@ -922,8 +922,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * End where one of these appears in the text; nothing of it is sent. At most 16, each of 1 to 512 characters.
-     * Default: none.
+     * End where one of these appears in the text; nothing of it is sent. One that is or contains a special token's text
+     * also ends the text at that token. At most 16, each of 1 to 512 characters. Default: none.
      * </pre>
      *
      * <code>repeated string stop_strings = 3 [json_name = "stopStrings"];</code>
@@ -934,8 +934,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * End where one of these appears in the text; nothing of it is sent. At most 16, each of 1 to 512 characters.
-     * Default: none.
+     * End where one of these appears in the text; nothing of it is sent. One that is or contains a special token's text
+     * also ends the text at that token. At most 16, each of 1 to 512 characters. Default: none.
      * </pre>
      *
      * <code>repeated string stop_strings = 3 [json_name = "stopStrings"];</code>
@@ -947,8 +947,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * End where one of these appears in the text; nothing of it is sent. At most 16, each of 1 to 512 characters.
-     * Default: none.
+     * End where one of these appears in the text; nothing of it is sent. One that is or contains a special token's text
+     * also ends the text at that token. At most 16, each of 1 to 512 characters. Default: none.
      * </pre>
      *
      * <code>repeated string stop_strings = 3 [json_name = "stopStrings"];</code>
@@ -961,8 +961,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * End where one of these appears in the text; nothing of it is sent. At most 16, each of 1 to 512 characters.
-     * Default: none.
+     * End where one of these appears in the text; nothing of it is sent. One that is or contains a special token's text
+     * also ends the text at that token. At most 16, each of 1 to 512 characters. Default: none.
      * </pre>
      *
      * <code>repeated string stop_strings = 3 [json_name = "stopStrings"];</code>
@@ -981,8 +981,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * End where one of these appears in the text; nothing of it is sent. At most 16, each of 1 to 512 characters.
-     * Default: none.
+     * End where one of these appears in the text; nothing of it is sent. One that is or contains a special token's text
+     * also ends the text at that token. At most 16, each of 1 to 512 characters. Default: none.
      * </pre>
      *
      * <code>repeated string stop_strings = 3 [json_name = "stopStrings"];</code>
@@ -1000,8 +1000,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * End where one of these appears in the text; nothing of it is sent. At most 16, each of 1 to 512 characters.
-     * Default: none.
+     * End where one of these appears in the text; nothing of it is sent. One that is or contains a special token's text
+     * also ends the text at that token. At most 16, each of 1 to 512 characters. Default: none.
      * </pre>
      *
      * <code>repeated string stop_strings = 3 [json_name = "stopStrings"];</code>
@@ -1019,8 +1019,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * End where one of these appears in the text; nothing of it is sent. At most 16, each of 1 to 512 characters.
-     * Default: none.
+     * End where one of these appears in the text; nothing of it is sent. One that is or contains a special token's text
+     * also ends the text at that token. At most 16, each of 1 to 512 characters. Default: none.
      * </pre>
      *
      * <code>repeated string stop_strings = 3 [json_name = "stopStrings"];</code>
@@ -1035,8 +1035,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * End where one of these appears in the text; nothing of it is sent. At most 16, each of 1 to 512 characters.
-     * Default: none.
+     * End where one of these appears in the text; nothing of it is sent. One that is or contains a special token's text
+     * also ends the text at that token. At most 16, each of 1 to 512 characters. Default: none.
      * </pre>
      *
      * <code>repeated string stop_strings = 3 [json_name = "stopStrings"];</code>

@@ -50,8 +50,8 @@ public interface StopOrBuilder extends
 
   /**
    * <pre>
-   * End where one of these appears in the text; nothing of it is sent. At most 16, each of 1 to 512 characters.
-   * Default: none.
+   * End where one of these appears in the text; nothing of it is sent. One that is or contains a special token's text
+   * also ends the text at that token. At most 16, each of 1 to 512 characters. Default: none.
    * </pre>
    *
    * <code>repeated string stop_strings = 3 [json_name = "stopStrings"];</code>
@@ -61,8 +61,8 @@ public interface StopOrBuilder extends
       getStopStringsList();
   /**
    * <pre>
-   * End where one of these appears in the text; nothing of it is sent. At most 16, each of 1 to 512 characters.
-   * Default: none.
+   * End where one of these appears in the text; nothing of it is sent. One that is or contains a special token's text
+   * also ends the text at that token. At most 16, each of 1 to 512 characters. Default: none.
    * </pre>
    *
    * <code>repeated string stop_strings = 3 [json_name = "stopStrings"];</code>
@@ -71,8 +71,8 @@ public interface StopOrBuilder extends
   int getStopStringsCount();
   /**
    * <pre>
-   * End where one of these appears in the text; nothing of it is sent. At most 16, each of 1 to 512 characters.
-   * Default: none.
+   * End where one of these appears in the text; nothing of it is sent. One that is or contains a special token's text
+   * also ends the text at that token. At most 16, each of 1 to 512 characters. Default: none.
    * </pre>
    *
    * <code>repeated string stop_strings = 3 [json_name = "stopStrings"];</code>
@@ -82,8 +82,8 @@ public interface StopOrBuilder extends
   java.lang.String getStopStrings(int index);
   /**
    * <pre>
-   * End where one of these appears in the text; nothing of it is sent. At most 16, each of 1 to 512 characters.
-   * Default: none.
+   * End where one of these appears in the text; nothing of it is sent. One that is or contains a special token's text
+   * also ends the text at that token. At most 16, each of 1 to 512 characters. Default: none.
    * </pre>
    *
    * <code>repeated string stop_strings = 3 [json_name = "stopStrings"];</code>
