@@ -117,17 +117,23 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
-// ListModels asks page after page.
+// ListModels asks page after page, and gives all that each model says of itself.
 func TestListModels(t *testing.T) {
 	server := &scripted{list: func(request *pb.ListModelsRequest) *pb.ListModelsResponse {
 		if request.GetPageToken() == "" {
 			return &pb.ListModelsResponse{Models: []*pb.Model{{Id: "a"}}, NextPageToken: "more"}
 		}
-		return &pb.ListModelsResponse{Models: []*pb.Model{{Id: request.GetPageToken()}}}
+		model := &pb.Model{Id: request.GetPageToken(), Batching: pb.Batching_BATCHING_ALONE}
+		return &pb.ListModelsResponse{Models: []*pb.Model{model}}
 	}}
 	models, err := server.open(t, mlxgrpc.ClientOptions{}).ListModels(t.Context())
 	if err != nil || len(models) != 2 || models[1].GetId() != "more" {
-		t.Error(models, err)
+		t.Fatal(models, err)
+	}
+	for at, wanted := range []pb.Batching{pb.Batching_BATCHING_UNSPECIFIED, pb.Batching_BATCHING_ALONE} {
+		if found := models[at].GetBatching(); found != wanted {
+			t.Error(models[at].GetId(), found)
+		}
 	}
 }
 

@@ -44,6 +44,7 @@ func TestReasons(t *testing.T) {
 		"NO_TOKEN":             {mlxgrpc.NoToken},
 		"WRONG_SCOPE":          {mlxgrpc.WrongScope},
 		"POISON_REQUEST":       {mlxgrpc.PoisonRequest},
+		"NONFINITE_LOGITS":     {mlxgrpc.NonfiniteLogits},
 		"INTERNAL":             {mlxgrpc.InternalError},
 	} {
 		t.Run(reason, func(t *testing.T) {

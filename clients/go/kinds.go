@@ -47,6 +47,9 @@ const (
 	WrongScope Kind = "WrongScope"
 	// PoisonRequest says that the request crashed the engine, alone, twice.
 	PoisonRequest Kind = "PoisonRequest"
+	// NonfiniteLogits says that the model's logits for this request are not finite: it cannot go on. Other requests
+	// were not touched.
+	NonfiniteLogits Kind = "NonfiniteLogits"
 	// InternalError is a bug of the server's; metadata "error_id" is in its log.
 	InternalError Kind = "InternalError"
 	// Cancelled says that this side left the call, or something on the way ended it.
@@ -88,6 +91,7 @@ var byReason = map[string]Kind{
 	"NO_TOKEN":             NoToken,
 	"WRONG_SCOPE":          WrongScope,
 	"POISON_REQUEST":       PoisonRequest,
+	"NONFINITE_LOGITS":     NonfiniteLogits,
 	"INTERNAL":             InternalError,
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from mlx_grpc.client import AsyncClient, AsyncStream, ModelState
+from mlx_grpc.client import AsyncClient, AsyncStream, Model, ModelState
 from mlx_grpc.errors import MlxGrpcError
 from mlx_grpc.request import Completed, Delta, Finished, FinishReason, Started, TokenLogprob, Usage
 from mlx_grpc.v1 import chat_pb2, generation_pb2, tokenizer_service_pb2
@@ -111,6 +111,11 @@ def as_json(value: Any) -> Any:
     return {_camel(name): str(item) if name == "seed" else item for name, item in found.items()}
 
 
+def _model_as_json(model: Model) -> Any:
+    """As on the wire, where `batching` is an enum's name: the client has its word in lower case, "" until loaded."""
+    return as_json(model) | {"batching": f"BATCHING_{model.batching.upper() or 'UNSPECIFIED'}"}
+
+
 def _add(outcome: Outcome, event: object) -> None:
     outcome.add_event(type(event).__name__.lower())
     match event:
@@ -176,19 +181,19 @@ async def _render_chat(client: AsyncClient, request: Json) -> Any:
 
 
 async def _list_models(client: AsyncClient, _: Json) -> Any:
-    return {"models": [as_json(model) async for model in client.list_models()]}
+    return {"models": [_model_as_json(model) async for model in client.list_models()]}
 
 
 async def _get_model(client: AsyncClient, request: Json) -> Any:
-    return {"model": as_json(await client.get_model(request.get("model")))}
+    return {"model": _model_as_json(await client.get_model(request.get("model")))}
 
 
 async def _load_model(client: AsyncClient, request: Json) -> Any:
-    return {"model": as_json(await client.load_model(request["model"]))}
+    return {"model": _model_as_json(await client.load_model(request["model"]))}
 
 
 async def _unload_model(client: AsyncClient, request: Json) -> Any:
-    return {"model": as_json(await client.unload_model(request["model"]))}
+    return {"model": _model_as_json(await client.unload_model(request["model"]))}
 
 
 async def _server_info(client: AsyncClient, _: Json) -> Any:

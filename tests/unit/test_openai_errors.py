@@ -11,6 +11,9 @@ from mlx_grpc.errors import BY_REASON
 from mlx_grpc.http.openai.access import is_local_name, origin_allowed
 from mlx_grpc.http.openai.description import STATUSES
 from mlx_grpc.http.openai.errors import ApiError, api_error
+from tests.helpers.tools import ROOT
+
+PAGE = (ROOT / "docs/openai.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("reason", sorted(BY_REASON))
@@ -23,6 +26,14 @@ def test_every_error_has_a_documented_status(reason: str) -> None:
     assert error["param"] == "field"
 
 
+@pytest.mark.parametrize("reason", sorted(BY_REASON))
+def test_every_error_is_in_the_page(reason: str) -> None:
+    """docs/openai.md has its code, in a row of its status."""
+    answer = api_error(BY_REASON[reason]("why"))
+    (row,) = [line for line in PAGE.splitlines() if line.startswith("|") and f"`{answer.code}`" in line]
+    assert str(answer.status) in row.split("|")[1]
+
+
 @pytest.mark.parametrize(
     ("error", "status", "retry_after"),
     [
@@ -31,6 +42,7 @@ def test_every_error_has_a_documented_status(reason: str) -> None:
         (errors.Draining("going down"), 503, "1"),
         (errors.DeadlinePassed("late"), 504, None),
         (errors.ModelFailed("broken"), 503, None),
+        (errors.NonfiniteLogits("not finite"), 500, None),
     ],
 )
 def test_advice_for_those_who_try_again(error: errors.MlxGrpcError, status: int, retry_after: str | None) -> None:

@@ -167,6 +167,15 @@ mod tests {
         assert_eq!((&*error.metadata()["limit"], &*error.metadata()["request_id"]), ("32", "mine"));
     }
 
+    /// Logits that are not finite have a kind of their own beside `InternalError`, which has the same code.
+    #[test]
+    fn reasons_of_one_code_are_told_apart() {
+        let details = ErrorDetails::with_error_info("NONFINITE_LOGITS", DOMAIN, []);
+        let error = MlxGrpcError::from(Status::with_error_details(Code::Internal, "no", details));
+        assert_eq!((error.kind(), error.code()), (Kind::NonfiniteLogits, Code::Internal));
+        assert!(!error.is(Kind::InternalError));
+    }
+
     /// Another service's reasons are not ours.
     #[test]
     fn another_domain_is_passed_over() {

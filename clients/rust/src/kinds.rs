@@ -44,6 +44,8 @@ pub enum Kind {
     WrongScope,
     /// The request crashed the engine alone, twice.
     PoisonRequest,
+    /// The model's logits for this request are not finite: it cannot go on. Other requests were not touched.
+    NonfiniteLogits,
     /// A bug of the server's; metadata `error_id` is in its log.
     InternalError,
     /// The call was cancelled by something on the way.
@@ -81,6 +83,7 @@ impl Kind {
             "NO_TOKEN" => Self::NoToken,
             "WRONG_SCOPE" => Self::WrongScope,
             "POISON_REQUEST" => Self::PoisonRequest,
+            "NONFINITE_LOGITS" => Self::NonfiniteLogits,
             "INTERNAL" => Self::InternalError,
             _ => return None,
         })

@@ -133,6 +133,11 @@ export class PoisonRequest extends MlxGrpcError {
   override name = "PoisonRequest";
 }
 
+/** The model's logits for this request are not finite: it cannot go on. Other requests were not touched. */
+export class NonfiniteLogits extends MlxGrpcError {
+  override name = "NonfiniteLogits";
+}
+
 /** A bug of the server's; metadata error_id is in its log. */
 export class InternalError extends MlxGrpcError {
   override name = "InternalError";

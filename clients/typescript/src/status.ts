@@ -33,6 +33,7 @@ const BY_REASON: Readonly<Record<string, ErrorClass>> = {
   NO_TOKEN: errors.NoToken,
   WRONG_SCOPE: errors.WrongScope,
   POISON_REQUEST: errors.PoisonRequest,
+  NONFINITE_LOGITS: errors.NonfiniteLogits,
   INTERNAL: errors.InternalError,
 };
 

@@ -63,12 +63,16 @@ test("timeoutMs is the deadline of calls that name none, and a call's own holds"
   assert.deepEqual(hours, [1, 1, 3, 3]);
 });
 
-test("listModels asks page after page", async (t) => {
+test("listModels asks page after page, and gives all that each model says of itself", async (t) => {
   const server = new ScriptedServer({
-    list: ({ pageToken }) => (pageToken ? { models: [{ id: pageToken }] } : { models: [{ id: "a" }], nextPageToken: "more" }),
+    list: ({ pageToken }) =>
+      pageToken
+        ? { models: [{ id: pageToken, batching: mlx.Batching.ALONE }] }
+        : { models: [{ id: "a" }], nextPageToken: "more" },
   });
   const client = await server.open(t);
-  assert.deepEqual((await client.listModels()).map(({ id }) => id), ["a", "more"]);
+  const found = (await client.listModels()).map(({ id, batching }) => [id, mlx.Batching[batching]]);
+  assert.deepEqual(found, [["a", "UNSPECIFIED"], ["more", "ALONE"]]);
 });
 
 test("health of a service that the server does not know is an answer, not an error", async (t) => {

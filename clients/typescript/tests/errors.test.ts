@@ -29,6 +29,7 @@ const REASONS = {
   NO_TOKEN: [mlx.NoToken],
   WRONG_SCOPE: [mlx.WrongScope],
   POISON_REQUEST: [mlx.PoisonRequest],
+  NONFINITE_LOGITS: [mlx.NonfiniteLogits],
   INTERNAL: [mlx.InternalError],
 };
 

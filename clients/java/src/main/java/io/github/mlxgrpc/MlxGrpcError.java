@@ -29,6 +29,7 @@ import java.util.Optional;
  * ├── NoToken                 UNAUTHENTICATED
  * ├── WrongScope              PERMISSION_DENIED
  * ├── PoisonRequest           INTERNAL
+ * ├── NonfiniteLogits         INTERNAL
  * ├── InternalError           INTERNAL
  * └── Cancelled               CANCELLED
  * </pre>
@@ -212,6 +213,13 @@ public class MlxGrpcError extends RuntimeException {
     /** The request crashed the engine alone, twice. */
     public static final class PoisonRequest extends MlxGrpcError {
         PoisonRequest(Facts facts) {
+            super(facts);
+        }
+    }
+
+    /** The model's logits for this request are not finite: it cannot go on. Other requests were not touched. */
+    public static final class NonfiniteLogits extends MlxGrpcError {
+        NonfiniteLogits(Facts facts) {
             super(facts);
         }
     }

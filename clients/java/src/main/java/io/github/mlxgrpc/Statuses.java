@@ -47,6 +47,7 @@ final class Statuses {
             Map.entry("NO_TOKEN", MlxGrpcError.NoToken::new),
             Map.entry("WRONG_SCOPE", MlxGrpcError.WrongScope::new),
             Map.entry("POISON_REQUEST", MlxGrpcError.PoisonRequest::new),
+            Map.entry("NONFINITE_LOGITS", MlxGrpcError.NonfiniteLogits::new),
             Map.entry("INTERNAL", MlxGrpcError.InternalError::new));
 
     private Statuses() {}

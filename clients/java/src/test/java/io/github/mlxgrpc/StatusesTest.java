@@ -31,6 +31,14 @@ class StatusesTest {
         assertEquals("mine", error.metadata().get("request_id"));
     }
 
+    /** Logits that are not finite have a class of their own beside InternalError, which has the same code. */
+    @Test
+    void reasonsOfOneCodeAreToldApart() {
+        MlxGrpcError error = decode(Status.INTERNAL, details("NONFINITE_LOGITS", "mlx_grpc"));
+        assertEquals(MlxGrpcError.NonfiniteLogits.class, error.getClass());
+        assertEquals(Status.Code.INTERNAL, error.code());
+    }
+
     /** Another service's reasons are not ours. */
     @Test
     void anotherDomainIsPassedOver() {
