@@ -8,6 +8,9 @@ import signal
 import pytest
 from hypothesis import settings
 
+from tests.helpers.models.kinds import cache_kind as cache_kind
+from tests.helpers.models.kinds import tiny_models as tiny_models
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run the long proofs at full size (make prove)")

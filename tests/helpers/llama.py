@@ -34,7 +34,7 @@ def make_llama(folder: Path, seed: int = 0, **config: Any) -> Path:
     `model_type` and its keys it is another architecture.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = _make_tokenizer()
+    tokenizer = make_tokenizer()
     eos_id = tokenizer.token_to_id(EOS)
     settings: dict[str, Any] = {
         "model_type": "llama",
@@ -60,11 +60,11 @@ def make_llama(folder: Path, seed: int = 0, **config: Any) -> Path:
     }
     mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
     (folder / "config.json").write_text(json.dumps(settings))
-    _write_tokenizer(folder, tokenizer)
+    write_tokenizer(folder, tokenizer)
     return folder
 
 
-def _make_tokenizer() -> Tokenizer:
+def make_tokenizer() -> Tokenizer:
     """Byte-level BPE: every byte has a token, so that any text can be encoded."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -79,7 +79,8 @@ def _make_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def _write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int = CONTEXT_LENGTH) -> None:
+    """tokenizer.json and tokenizer_config.json, with a chat template."""
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -87,7 +88,7 @@ def _write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
         "eos_token": EOS,
         "add_bos_token": False,
         "clean_up_tokenization_spaces": False,
-        "model_max_length": CONTEXT_LENGTH,
+        "model_max_length": context_length,
         "chat_template": CHAT_TEMPLATE,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))

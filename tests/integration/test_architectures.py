@@ -1,0 +1,34 @@
+"""One of each kind of cache through the engine: rows that share the device answer as mlx_lm alone does. All types are
+`make prove`'s (tests/proofs/test_architectures.py)."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import pytest
+
+from tests.helpers.models.kinds import TinyModel
+from tests.sweep.cases import ORDERS, Case, alone_problems
+from tests.sweep.reference import Reference
+from tests.sweep.scenarios import opener
+from tests.sweep.verdict import OK, verdict
+
+pytestmark = pytest.mark.skipif(mx.default_device().type != mx.DeviceType.cpu, reason="equality is the CPU's")
+
+CASES = [
+    Case(what, order)
+    for what in ("A", "B", "C", "D", "E", "F", "7", "29")
+    for order in (ORDERS if what in ("B", "D", "7") else ["direct"])
+]
+"""All scenarios, and two random schedules; in both orders of steps where rows come and go or caches are taken out."""
+
+
+def test_rows_that_share_the_device_answer_as_alone(cache_kind: TinyModel) -> None:
+    """In each case every row says what the model says alone, which is one thing, however its prompt is cut. For one
+    model: `python -m tests.sweep NAME`."""
+    reference = Reference(cache_kind.folder)
+    assert alone_problems(reference) == []
+    said = {
+        str(case): verdict(case.prepare(reference), opener(cache_kind.folder, pipelined=case.pipelined))
+        for case in CASES
+    }
+    assert {case: words for case, words in said.items() if words != OK} == {}

@@ -1,0 +1,34 @@
+"""The fixture of cache kinds: each folder is a model that a real server loads, and answers with over gRPC."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import pytest
+
+from mlx_grpc.v1 import chat_pb2, tokenizer_service_pb2
+from tests.helpers.models.kinds import ONE_OF_EACH, TinyModel
+from tests.helpers.rpc import Output, Request, Stop, in_loop, serving
+from tests.sweep.reference import Reference
+
+CHAT = chat_pb2.Chat(
+    messages=[
+        chat_pb2.Message(role=chat_pb2.ROLE_USER, content=[chat_pb2.ContentPart(text="What makes the sun go down?")])
+    ]
+)
+MAX_TOKENS = 12
+
+
+@pytest.mark.skipif(mx.default_device().type != mx.DeviceType.cpu, reason="equality is the CPU's")
+@pytest.mark.parametrize("cache_kind", ONE_OF_EACH, indirect=True)
+@in_loop
+async def test_a_server_answers_a_chat_as_mlx_lm_does(cache_kind: TinyModel) -> None:
+    """One model of each kind, loaded by a server: a greedy chat has the tokens that mlx_lm gives for the rendered
+    text."""
+    async with serving(model=(f"tiny={cache_kind.folder}",)) as (_, api):
+        rendered = await api.tokenizer.RenderChat(tokenizer_service_pb2.RenderChatRequest(chat=CHAT))
+        answer = await api.answer(
+            Request(chat=CHAT, stop=Stop(max_tokens=MAX_TOKENS, ignore_eos=True), output=Output(token_ids=True))
+        )
+    wanted = Reference(cache_kind.folder).answer(list(rendered.token_ids), MAX_TOKENS)
+    assert wanted.tokens
+    assert list(answer.candidates[0].token_ids)[: len(wanted.tokens)] == wanted.tokens
