@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mlx_grpc.service.hosting.memory import KV_SHARE, DeviceMemory
 
 GIBIBYTE = 1 << 30
@@ -64,5 +66,32 @@ def test_an_engine_that_died_gives_its_memory_back() -> None:
     memory.reserve("0", GIBIBYTE)
     memory.unloaded("0")
     assert memory.weights_bytes == GIBIBYTE
-    memory.loaded("0", 64 * GIBIBYTE, 4 * GIBIBYTE, lambda: None)
+    memory.loaded("0", 16 * GIBIBYTE, 4 * GIBIBYTE, lambda: None)
     assert (memory.weights_bytes, memory.total_bytes) == (5 * GIBIBYTE, 16 * GIBIBYTE)
+
+
+@pytest.mark.parametrize("found_bytes", [2 * GIBIBYTE, 64 * GIBIBYTE])
+def test_a_model_loaded_anew_has_what_is_there_now(found_bytes: int) -> None:
+    """Alone on the device, the engine's last word holds, whether it found more than the first one or less."""
+    memory, _ = device(GIBIBYTE, total=8 * GIBIBYTE)
+    memory.unloaded("0")
+    memory.loaded("0", found_bytes, GIBIBYTE, lambda: None)
+    assert memory.total_bytes == found_bytes
+    assert memory.kv_bytes() == int((found_bytes - GIBIBYTE) * KV_SHARE)
+
+
+def test_what_one_finds_beside_others_can_only_add() -> None:
+    """It may have found less since they hold some of it; when it finds more, there is more."""
+    memory, _ = device(GIBIBYTE, total=8 * GIBIBYTE)
+    memory.loaded("1", 6 * GIBIBYTE, GIBIBYTE, lambda: None)
+    assert memory.total_bytes == 8 * GIBIBYTE
+    memory.unloaded("1")
+    memory.loaded("1", 32 * GIBIBYTE, GIBIBYTE, lambda: None)
+    assert memory.total_bytes == 32 * GIBIBYTE
+
+
+def test_an_operators_limit_is_not_more_than_there_is() -> None:
+    """A limit beyond the device promises nothing that is not there."""
+    memory = DeviceMemory(1024 * GIBIBYTE)
+    memory.loaded("0", 8 * GIBIBYTE, GIBIBYTE, lambda: None)
+    assert memory.total_bytes == 8 * GIBIBYTE

@@ -21,7 +21,7 @@ class _Engine:
 
 
 class DeviceMemory:
-    """Bytes of one device. `limit_bytes` 0: what the first engine finds there."""
+    """Bytes of one device. `limit_bytes` 0: what the engines find there."""
 
     def __init__(self, limit_bytes: int = 0) -> None:
         self._wanted_bytes = limit_bytes
@@ -41,7 +41,9 @@ class DeviceMemory:
     def loaded(self, model: str, memory_bytes: int, weights_bytes: int, on_change: Callable[[], None]) -> None:
         """An engine has loaded its model. `memory_bytes` is what it found on the device; `on_change` is called when
         what it may have has changed."""
-        self._limit_bytes = self._limit_bytes or memory_bytes
+        found_bytes = min(memory_bytes, self._wanted_bytes or memory_bytes)
+        # Beside other engines it may have found less than there is, for they hold some of it.
+        self._limit_bytes = max(self._limit_bytes, found_bytes) if self._engines else found_bytes
         self._engines[model] = _Engine(weights_bytes, 0, on_change)
         self._tell_others(model)
 
