@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from mlx_grpc.engine.link.interface import StartLink
@@ -12,6 +11,7 @@ from mlx_grpc.service.hosting.dispatcher import Dispatcher
 from mlx_grpc.service.hosting.keeper import EngineKeeper
 from mlx_grpc.service.hosting.memory import DeviceMemory
 from mlx_grpc.service.hosting.settings import Settings
+from mlx_grpc.service.hosting.watchdog import Watchdog
 
 GATHER_SECONDS = {"cuda": 0.025}
 """How long an arrival waits for company while rows run. On an NVIDIA GPU four prompts take about as long as one; on a
@@ -19,7 +19,8 @@ CPU four times as long. Nothing was measured on a Mac, whose GPU is bound by com
 
 
 class HostedEngine:
-    """One engine at a time. `on_lost` hears once why it ended by itself, `on_stall` that it is about to be ended."""
+    """One engine at a time. When it has ended by itself `on_lost` hears the keys of the calls that were running, which
+    wait again, and why; `on_stall` hears that one is about to be ended."""
 
     def __init__(
         self,
@@ -28,7 +29,7 @@ class HostedEngine:
         start_link: StartLink,
         dispatcher: Dispatcher,
         memory: DeviceMemory,
-        on_lost: Callable[[str], None],
+        on_lost: Callable[[tuple[int, ...], str], None],
         on_stall: Callable[[], None],
     ) -> None:
         self.info: Loaded | None = None
@@ -37,9 +38,12 @@ class HostedEngine:
         self._settings = settings
         self._dispatcher = dispatcher
         self._memory = memory
+        self._on_lost = on_lost
         self._on_stall = on_stall
-        self._keeper = EngineKeeper(start_link, dispatcher.on_step, on_lost)
-        self._watchdog: asyncio.Task[None] | None = None
+        self._keeper = EngineKeeper(start_link, dispatcher.on_step, self._ended_by_itself)
+        self._watchdog = Watchdog(
+            model, settings.stall_seconds, lambda: dispatcher.overdue_seconds, self._ended_by_watchdog
+        )
 
     @property
     def pid(self) -> int | None:
@@ -70,25 +74,23 @@ class HostedEngine:
         dispatcher.scheduler.budget = KvBudget(self._memory.kv_bytes(), info.kv_bytes_per_token)
         dispatcher.scheduler.gather_seconds = GATHER_SECONDS.get(info.backend, 0.0)
         dispatcher.attach(self._keeper.send, info.max_rows or self._settings.max_batch)
-        watch = self._keeper.watch(lambda: dispatcher.overdue_seconds, self._settings.stall_seconds, self._on_stall)
-        self._watchdog = asyncio.create_task(watch, name=f"watchdog {self._model}")
-
-    def lost(self) -> tuple[int, ...]:
-        """It has ended by itself; returns the keys of the calls that were running, which wait again."""
-        running = self._dispatcher.detach()
-        self._memory.unloaded(self._model)
-        return running
+        self._watchdog.start()
 
     async def end(self) -> None:
         """End the engine, if there is one; returns when it has gone."""
-        self._dispatcher.detach()
-        if self._watchdog:
-            self._watchdog.cancel()
+        self._detach()
         await self._keeper.close()
         self._memory.unloaded(self._model)
 
-    async def close(self) -> None:
-        """End it for good, and all that watches it."""
-        await self.end()
-        if self._watchdog:
-            await asyncio.gather(self._watchdog, return_exceptions=True)
+    def _detach(self) -> tuple[int, ...]:
+        self._watchdog.stop()
+        return self._dispatcher.detach()
+
+    def _ended_by_itself(self, why: str) -> None:
+        running = self._detach()
+        self._memory.unloaded(self._model)
+        self._on_lost(running, why)
+
+    def _ended_by_watchdog(self) -> None:
+        self._on_stall()
+        self._keeper.kill(f"it had work and delivered nothing for {self._settings.stall_seconds:g} s")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlx_grpc.engine.exits import exit_reason
 from mlx_grpc.errors import InvalidField
 from mlx_grpc.models.fetch import resolve
 from mlx_grpc.models.progress import ProgressReporter, SilentProgress
@@ -46,7 +47,11 @@ def model_source(
 
 def _found_by(named: NamedSource, cache_dir: Path | None, make_progress: Callable[[], ProgressReporter]) -> ModelSource:
     def locate() -> Located:
-        import_libraries()
+        try:
+            import_libraries()
+        except (Exception, SystemExit) as error:
+            why = exit_reason(error) if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+            raise ModelSourceError(f"a library that models need cannot be imported: {why}") from error
         local = resolve(named, cache_dir, make_progress())
         return Located(str(local.folder), local.revision)
 
