@@ -21,7 +21,7 @@ from mlx_grpc.server import Server
 from mlx_grpc.service.hosting.model_state import ModelState
 from mlx_grpc.service.hosting.recovery import MAX_IDLE_CRASHES
 from tests.helpers.llama import make_llama
-from tests.helpers.rpc import Request, Stop, connected, in_loop, until
+from tests.helpers.rpc import Request, Stop, connected, in_loop, refused, until
 
 
 class Links:
@@ -178,3 +178,16 @@ async def test_a_restart_that_cannot_load_the_model_is_tried_again() -> None:
             assert await api.text(Request(prompt="hi", stop=Stop(max_tokens=2)))
     finally:
         await server.stop(0)
+
+
+@in_loop
+async def test_a_model_without_room_for_one_short_request_is_failed() -> None:
+    """Not READY, and no engine is left; one line says what it would need."""
+    links = Links(kills=0)
+    script = Script(memory_bytes=1 << 20, weights_bytes=1 << 19, kv_bytes_per_token=1 << 14)
+    async with starting(links, script) as server, connected(server.address) as api:
+        with pytest.raises(ModelSourceError, match="one short request needs 2097152"):
+            await server.ready()
+        refusal = await refused(api.answer("hi"))
+        assert server.catalog.get("").engine_pid is None
+    assert (refusal.reason, links.started) == ("MODEL_FAILED", 1)

@@ -162,6 +162,14 @@ class ModelHost:
 
     def _ready(self) -> None:
         self._crashes.engine_started()
+        wanted = self._settings.context_length
+        if self.info is not None and wanted is not None and wanted > self.info.context_length:
+            log.warning(
+                "model %s: its context is %d tokens; --context-length %d is more",
+                self.source.id,
+                self.context_length,
+                wanted,
+            )
         if self.life.state is ModelState.LOADING:
             self.life.move(ModelState.READY)
         self._engine.serve()

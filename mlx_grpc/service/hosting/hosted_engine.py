@@ -8,14 +8,17 @@ from mlx_grpc.engine.link.interface import StartLink
 from mlx_grpc.engine.messages import Load, Loaded
 from mlx_grpc.schedule.budget import KvBudget
 from mlx_grpc.service.hosting.dispatcher import Dispatcher
-from mlx_grpc.service.hosting.keeper import EngineKeeper
-from mlx_grpc.service.hosting.memory import DeviceMemory
+from mlx_grpc.service.hosting.keeper import EngineFailed, EngineKeeper
+from mlx_grpc.service.hosting.memory import DeviceMemory, NoRoom
 from mlx_grpc.service.hosting.settings import Settings
 from mlx_grpc.service.hosting.watchdog import Watchdog
 
 GATHER_SECONDS = {"cuda": 0.025}
 """How long an arrival waits for company while rows run. On an NVIDIA GPU four prompts take about as long as one; on a
 CPU four times as long. Nothing was measured on a Mac, whose GPU is bound by computing as a CPU is."""
+
+SHORT_REQUEST_TOKENS = 64
+"""Prompt and output of a request that any model must have room for."""
 
 
 class HostedEngine:
@@ -53,24 +56,35 @@ class HostedEngine:
     async def start(self, path: str) -> None:
         """Start an engine and let it load the model. Raises EngineFailed; then no engine is left."""
         settings = self._settings
-        self.info = await self._keeper.start(
+        info = await self._keeper.start(
             Load(
                 path=path,
                 max_rows=settings.max_batch,
-                prefill_step_tokens=settings.prefill_step_tokens,
+                prefill_step_tokens=settings.prefill_step_tokens or 0,
                 memory_limit_bytes=self._memory.limit_for_next(),
                 prefix_cache_bytes=settings.prefix_cache_bytes,
                 trust_remote_code=settings.trust_remote_code,
                 stall_seconds=settings.stall_seconds,
             )
         )
+        try:
+            self._charge(info)
+        except NoRoom as error:
+            await self._keeper.close()
+            raise EngineFailed(str(error), permanent=True) from None
+        self.info = info
+
+    def _charge(self, info: Loaded) -> None:
+        """Raises NoRoom where one short request would never fit."""
+        fixed_bytes = info.weights_bytes + info.prefix_cache_bytes
+        short_tokens = min(SHORT_REQUEST_TOKENS, info.context_length)
+        least_bytes = KvBudget(0, info.kv_bytes_per_token).batch_bytes(1, short_tokens)
+        self._memory.loaded(self._model, info.memory_bytes, fixed_bytes, least_bytes, self._dispatcher.changed)
 
     def serve(self) -> None:
         """Let calls enter the engine that has been started."""
         info, dispatcher = self.info, self._dispatcher
         assert info is not None
-        fixed_bytes = info.weights_bytes + info.prefix_cache_bytes
-        self._memory.loaded(self._model, info.memory_bytes, fixed_bytes, dispatcher.changed)
         dispatcher.scheduler.budget = KvBudget(self._memory.kv_bytes(), info.kv_bytes_per_token)
         dispatcher.scheduler.gather_seconds = GATHER_SECONDS.get(info.backend, 0.0)
         dispatcher.attach(self._keeper.send, info.max_rows or self._settings.max_batch)
