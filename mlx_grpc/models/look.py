@@ -63,9 +63,10 @@ def _readable(path: Path) -> Import:
 
 def _of_header(path: Path) -> FolderFacts:
     metadata = read_header(path).metadata
-    context_length = metadata.get("llama.context_length")
+    architecture = str(metadata.get("general.architecture", ""))
+    context_length = metadata.get(f"{architecture}.context_length")
     return FolderFacts(
-        model_type="llama",
+        model_type=architecture,
         context_length=context_length if isinstance(context_length, int) else 0,
         vocab_size=0,
         dtype="",
