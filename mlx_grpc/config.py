@@ -7,13 +7,25 @@ the default here.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+Host = Annotated[str, Field(min_length=1, max_length=253)]
+Seconds = Annotated[float, Field(ge=0.01, le=86_400, allow_inf_nan=False)]
+Tokens = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Bytes = Annotated[int, Field(le=2**50)]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+ENV_PREFIX = "MLX_GRPC_"
+ANY_ORIGIN = "*"
+MAX_SHOWN = 60
+"""Characters of a wrong value that a message repeats."""
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([^\s/?#@:\[\]]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?")
 
 
 class ConfigError(Exception):
@@ -23,14 +35,14 @@ class ConfigError(Exception):
 class Config(BaseSettings):
     """Everything that `serve` takes. Field names are the flags' names."""
 
-    model_config = SettingsConfigDict(env_prefix="MLX_GRPC_", frozen=True, extra="forbid", env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
 
     model: Annotated[tuple[str, ...], NoDecode] = ()
     """Sources, `NAME=SOURCE` for an alias; the first is the default. In the environment: separated by commas."""
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     grpc_port: Port = 50051
     http_port: Port = 11436
-    admin_host: str = "127.0.0.1"
+    admin_host: Host = "127.0.0.1"
     admin_port: Port = 11437
     grpc_socket: Path | None = None
     """A Unix socket to serve gRPC on besides the port."""
@@ -38,28 +50,28 @@ class Config(BaseSettings):
 
     cache_dir: Path | None = None
     """Where imported models lie; the platform's cache folder when not given."""
-    context_length: Annotated[int, Field(ge=0)] = 0
-    """Tokens of prompt and output together; 0 is the model's own, which is also the most it can be."""
+    context_length: Tokens | None = None
+    """Tokens of prompt and output together; the model's own when not given, which is also the most it can be."""
     max_queue: Annotated[int, Field(ge=0, le=100_000)] = 256
-    max_queue_tokens: Annotated[int, Field(ge=1)] = 1_000_000
+    max_queue_tokens: Tokens = 1_000_000
     max_batch: Annotated[int, Field(ge=1, le=1024)] = 64
-    prefill_step_tokens: Annotated[int, Field(ge=0, le=65536)] = 0
-    """Prompt tokens processed between two decode steps; 0 lets the engine choose for its device."""
-    memory_limit_bytes: Annotated[int, Field(ge=0)] = 0
-    """What the engines may use together; 0 is what the device has."""
-    prefix_cache_bytes: Annotated[int, Field(ge=0)] = 512 * 1024 * 1024
+    prefill_step_tokens: Annotated[int, Field(ge=1, le=65536)] | None = None
+    """Prompt tokens processed between two decode steps; when not given the engine chooses for its device."""
+    memory_limit_bytes: Annotated[Bytes, Field(ge=1)] | None = None
+    """What the engines may use together; what the device has when not given."""
+    prefix_cache_bytes: Annotated[Bytes, Field(ge=0)] = 512 * 1024 * 1024
     """KV caches of ended requests, kept for those that begin alike; for each model. 0 keeps none."""
-    ageing_seconds: Annotated[float, Field(gt=0)] = 10.0
+    ageing_seconds: Seconds = 10.0
     max_request_bytes: Annotated[int, Field(ge=4096, le=1 << 30)] = 4 * 1024 * 1024
-    default_max_tokens: Annotated[int, Field(ge=1)] = 512
-    drain_seconds: Annotated[float, Field(ge=0)] = 30.0
-    stall_seconds: Annotated[float, Field(gt=0)] = 30.0
+    default_max_tokens: Tokens = 512
+    drain_seconds: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 30.0
+    stall_seconds: Seconds = 30.0
     """An engine that has work and delivers nothing for so long is replaced."""
-    slow_reader_seconds: Annotated[float, Field(gt=0)] = 30.0
+    slow_reader_seconds: Seconds = 30.0
     """A stream whose reader takes nothing for so long is ended."""
-    keepalive_seconds: Annotated[float, Field(gt=0)] = 30.0
+    keepalive_seconds: Seconds = 30.0
     """A connection that was silent for so long is pinged."""
-    keepalive_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+    keepalive_timeout_seconds: Seconds = 10.0
     """A ping without an answer for so long ends the connection and its calls."""
     cors_origin: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins whose pages may call the OpenAI-compatible port; `*` is every one. In the environment: with commas."""
@@ -74,7 +86,7 @@ class Config(BaseSettings):
     """Serve other machines without TLS or tokens."""
     allow_model_management: bool = False
     trust_remote_code: bool = False
-    log_level: str = "info"
+    log_level: LogLevel = "info"
     log_json: bool = False
     """One JSON object a line, for programs that collect logs."""
     traces: bool = False
@@ -85,18 +97,63 @@ class Config(BaseSettings):
     def _split_list(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("cors_origin")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """As browsers send them: in small letters, and without a path."""
+        origins = tuple(origin.lower() for origin in value)
+        for origin in origins:
+            found = _ORIGIN.fullmatch(origin)
+            if origin != ANY_ORIGIN and not (found and int(found["port"] or 0) <= 65535):
+                raise ValueError(f"{origin!r} is not an origin: give scheme://host[:port], or {ANY_ORIGIN}")
+        return origins
+
+    @model_validator(mode="after")
+    def _check_ports(self) -> Config:
+        taken: dict[tuple[str, int], str] = {}
+        listeners = (
+            ("--grpc-port", self.host, self.grpc_port),
+            ("--http-port", self.host, self.http_port),
+            ("--admin-port", self.admin_host, self.admin_port),
+        )
+        for flag, host, port in listeners:
+            if port and (other := taken.setdefault((host, port), flag)) != flag:
+                raise ValueError(f"{other} and {flag} are both {port}: give one of them another port, or 0 for any")
+        return self
+
 
 def load_config(**flags: Any) -> Config:
     """The settings with these flags over the environment; a flag that is None was not given.
 
-    Raises ConfigError with one line that names the setting.
+    Raises ConfigError with one line that names the setting, and says whether a flag or a variable gave it.
     """
+    given = {name: value for name, value in flags.items() if value is not None}
     try:
-        return Config(**{name: value for name, value in flags.items() if value is not None})
+        return Config(**given)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"--{name.replace('_', '-')}: {first['msg']}") from None
+        if first["type"] == "value_error":  # in our own words
+            message = str(first["msg"]).removeprefix("Value error, ")
+        else:
+            message = _in_words(str(first["msg"]), first.get("input"))
+        if not first["loc"]:  # of several settings together
+            raise ConfigError(message) from None
+        name = str(first["loc"][0])
+        where = f"--{name.replace('_', '-')}" if name in given else f"{ENV_PREFIX}{name.upper()}"
+        raise ConfigError(f"{where}: {message}") from None
+
+
+def _in_words(message: str, value: Any) -> str:
+    """pydantic's message, as one says it, and the value that it is about."""
+    for theirs, ours in (("Input should be", "must be"), ("String should have", "must have")):
+        message = message.replace(theirs, ours)
+    said = repr(value)
+    return f"{message}, not {said}" if len(said) <= MAX_SHOWN else message
 
 
 def asks_for_traces() -> bool:

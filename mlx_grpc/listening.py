@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
+import os
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 
 BACKLOG = 1024
+MAX_SOCKET_PATH_BYTES = 103
+"""The least that a system here allows: macOS; Linux has four more."""
 
 
 class ListenError(Exception):
     """An address cannot be listened on; one line for a person."""
+
+
+class AddressInUse(ListenError):
+    """Somebody else listens there now."""
 
 
 def bind(host: str, port: int, flag: str) -> list[socket.socket]:
@@ -34,9 +43,36 @@ def bind(host: str, port: int, flag: str) -> list[socket.socket]:
     except OSError as error:
         close_all(sockets)
         if error.errno == errno.EADDRINUSE:
-            raise ListenError(f"port {port} on {host} is in use; choose another with {flag}, or 0 for any") from None
+            raise AddressInUse(f"port {port} on {host} is in use; choose another with {flag}, or 0 for any") from None
         raise ListenError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
     return sockets
+
+
+def check_host(host: str, flag: str) -> None:
+    """Raises ListenError for what is not an address of this machine, whatever the port. `flag` is what gave it."""
+    try:
+        close_all(bind(host, 0, flag))
+    except (ListenError, UnicodeError) as error:
+        why = "it is not a host name" if isinstance(error, UnicodeError) else str(error).rpartition(": ")[2]
+        raise ListenError(f"{flag}: cannot listen on {host!r}: {why}") from None
+
+
+def check_socket(path: Path, flag: str) -> None:
+    """Raises ListenError where no Unix socket can be made; an old one that nobody answers at may lie there."""
+    length = len(os.fsencode(path))
+    if length > MAX_SOCKET_PATH_BYTES:
+        raise ListenError(f"{flag}: the path has {length} bytes, and a socket's has at most {MAX_SOCKET_PATH_BYTES}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        what = "may not be written to" if path.parent.is_dir() else "is not a folder"
+        raise ListenError(f"{flag}: {path.parent} {what}")
+    if not path.exists():
+        return
+    if not path.is_socket():
+        raise ListenError(f"{flag}: {path} is there already, and is not a socket")
+    with socket.socket(socket.AF_UNIX) as knocking, contextlib.suppress(OSError):
+        knocking.settimeout(1.0)
+        knocking.connect(str(path))
+        raise AddressInUse(f"{flag}: another server listens at {path}")
 
 
 def check_free(host: str, port: int, flag: str) -> None:

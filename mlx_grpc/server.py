@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import signal
 import sys
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any, TypeVar
 
-from mlx_grpc import __version__
+from mlx_grpc import __version__, preflight, ready_file
 from mlx_grpc.auth.failure import AuthError
 from mlx_grpc.auth.setup import open_auth
 from mlx_grpc.config import Config, ConfigError
@@ -21,12 +19,13 @@ from mlx_grpc.errors import MlxGrpcError
 from mlx_grpc.http.admin.app import make_admin_app
 from mlx_grpc.http.openai.app import openai_app
 from mlx_grpc.http.runner import HttpServer
-from mlx_grpc.listening import ListenError
+from mlx_grpc.listening import AddressInUse, ListenError
 from mlx_grpc.models.progress import make_progress
 from mlx_grpc.models.sources import ModelSourceError
 from mlx_grpc.observe.logs import set_up_logging
 from mlx_grpc.observe.stats import Stats
 from mlx_grpc.observe.traces import open_tracing
+from mlx_grpc.ready_file import ReadyFileError
 from mlx_grpc.rpc.health import HealthServicer
 from mlx_grpc.rpc.listener import INFERENCE, listen, make_server
 from mlx_grpc.service.hosting.catalog import Catalog, StartLink
@@ -39,6 +38,8 @@ from mlx_grpc.service.service import Service
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
+FAILED, USAGE = 1, 2
+"""Exit codes, as all commands have them."""
 LAST_WRITES_SECONDS = 1.0
 """After the drain, for clients to read what was written."""
 
@@ -85,8 +86,11 @@ class Server:
 
     async def start(self) -> None:
         """Listen, and start to load the models. Raises ListenError or ModelSourceError; `stop` then leaves nothing."""
-        for text in self.config.model or ("",):
-            self.catalog.add(model_source(text, self.config.cache_dir, make_progress))
+        sources = [model_source(text, self.config.cache_dir, make_progress) for text in self.config.model or ("",)]
+        if len(sources) == 1:
+            sources = [preflight.with_context(sources[0], self.config.context_length)]
+        for source in sources:
+            self.catalog.add(source)
         self.address = listen(self._grpc, self.config, self._auth.tls)
         await self.http.start()
         await self.admin.start()
@@ -138,13 +142,21 @@ class Server:
 
 
 def serve(config: Config) -> int:
-    """Run a server until a signal ends it; returns the exit code: 0 when every accepted call was served."""
+    """Run a server until a signal ends it; returns the exit code: 0 when every accepted call was served, 2 for settings
+    that no server can start with."""
     set_up_logging(config.log_level, config.log_json)
     try:
+        preflight.check(config)
         return asyncio.run(_serve(config))
-    except (ListenError, AuthError, ConfigError, ModelSourceError, MlxGrpcError) as error:
-        sys.stderr.write(f"mlx-grpc: {error}\n")
-        return 1
+    except (AddressInUse, ModelSourceError, MlxGrpcError, ReadyFileError) as error:
+        return _complain(error, FAILED)
+    except (ListenError, AuthError, ConfigError) as error:
+        return _complain(error, USAGE)
+
+
+def _complain(error: Exception, code: int) -> int:
+    sys.stderr.write(f"mlx-grpc: {error}\n")
+    return code
 
 
 async def _serve(config: Config) -> int:
@@ -166,7 +178,7 @@ async def _serve(config: Config) -> int:
         served_all = await _unless(now_asked, server.drain()) or False
     finally:
         if config.ready_file:
-            config.ready_file.unlink(missing_ok=True)
+            ready_file.remove(config.ready_file)
         await server.stop(0 if now_asked.is_set() else LAST_WRITES_SECONDS)
     log.info("stopped")
     return 0 if served_all else 1
@@ -201,13 +213,6 @@ def _announce(server: Server) -> None:
     schemes = {"grpc": "gRPC on ", "http": f"OpenAI on {scheme}", "admin": f"status on {scheme}"}
     served = ", ".join(schemes[name] + where for name, where in addresses.items())
     if server.config.ready_file:
-        _write_ready_file(server.config.ready_file, {**addresses, "pid": os.getpid()})
+        ready_file.write(server.config.ready_file, {**addresses, "pid": os.getpid()})
     sys.stdout.write(f"mlx-grpc {__version__} SERVING {served}\n")
     sys.stdout.flush()
-
-
-def _write_ready_file(path: Path, facts: dict[str, Any]) -> None:
-    """Whole or not at all: whoever waits for the file may read it at once."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(facts), encoding="utf-8")
-    temporary.replace(path)

@@ -46,7 +46,7 @@ def open_mlx(load: Load, notes: Sequence[str] = ()) -> MlxEngine:
     """Load a model folder. Raises LoadError. `notes` go to the server with what loading found itself."""
     try:
         return MlxEngine(load_model(load, notes), load)
-    except LoadError:
+    except (LoadError, SystemExit):
         _drop_streams()
         raise
 

@@ -7,6 +7,7 @@ name keeps two processes apart; the kernel frees it when its holder dies.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -22,6 +23,10 @@ from mlx_grpc.models.sources import ModelSourceError
 
 _RECORD_FILE = "mlx_grpc_source.json"
 _PARTIAL = ".partial."
+
+
+class StorageError(ModelSourceError):
+    """The cache cannot take a model."""
 
 
 def default_cache_dir() -> Path:
@@ -44,6 +49,18 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) else None
+
+
+def check_storable(models: Path) -> None:
+    """Raises ModelSourceError where nothing could be stored in this folder, which need not be there yet."""
+    there = next(path for path in (models, *models.parents) if path.exists())
+    try:
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise storage_error(models, error) from error
 
 
 @contextmanager
@@ -93,10 +110,10 @@ def retire(final: Path) -> None:
         shutil.rmtree(grave, ignore_errors=True)
 
 
-def storage_error(folder: Path, error: OSError) -> ModelSourceError:
-    """One line for a full disk, a folder that may not be written and the like."""
-    return ModelSourceError(
-        f"cannot store the model in {folder}: {error.strerror or error}; free space or use another folder"
+def storage_error(folder: Path, error: OSError) -> StorageError:
+    """For a full disk, a folder that may not be written and the like."""
+    return StorageError(
+        f"cannot store the model in {folder}: {error.strerror or error}; free space, or give another --cache-dir"
     )
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlx_grpc.models import default_model, hub
 from mlx_grpc.models.cache import (
@@ -72,19 +73,18 @@ def _place(named: NamedSource, cache_dir: Path, progress: ProgressReporter) -> t
             folder = hub.fetch_snapshot(model, progress)
             return model.repo_id, folder, folder.name
         case GgufFile(path):
-            wanted = _gguf_import(path)
+            wanted = gguf_import(path)
             return _gguf_name(path), _imported(wanted, cache_dir, progress), _short(wanted.key)
         case ImportedModel(name):
-            folder, key = _known_import(name, cache_dir, progress)
-            return name, folder, _short(key)
+            wanted = known_import(name, cache_dir)
+            return name, _imported(wanted, cache_dir, progress), _short(wanted.key)
         case DefaultModel():
-            name, key = default_model.NAME, default_model.GGUF_SHA256
-            wanted = _Import(name, key, "", lambda work: default_model.default_gguf(work, progress))
-            return name, _imported(wanted, cache_dir, progress), _short(key)
+            wanted = default_import(progress)
+            return wanted.name, _imported(wanted, cache_dir, progress), _short(wanted.key)
 
 
 @dataclass(frozen=True, slots=True)
-class _Import:
+class Import:
     """One GGUF file to import under `name`; a change of `key` makes it a different one. `get_gguf(work)` has it."""
 
     name: str
@@ -92,46 +92,61 @@ class _Import:
     source: str
     get_gguf: Callable[[Path], Path]
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """What an imported folder says that it was made from."""
+        return {"source": self.source, "key": self.key, "import_version": IMPORT_VERSION}
 
-def _gguf_import(path: Path) -> _Import:
+    def made(self, cache_dir: Path) -> Path | None:
+        """The imported folder, if it is there."""
+        folder = models_dir(cache_dir) / self.name
+        return folder if read_record(folder) == self.record else None
+
+
+def default_import(progress: ProgressReporter) -> Import:
+    """The default model's."""
+    return Import(
+        default_model.NAME, default_model.GGUF_SHA256, "", lambda work: default_model.default_gguf(work, progress)
+    )
+
+
+def gguf_import(path: Path) -> Import:
+    """A file's. Raises ModelSourceError for one that cannot be imported, OSError for one that cannot be read."""
     name, key = _gguf_name(path), _gguf_key(path)
-    return _Import(f"{name}-{_short(key)}", key, str(path.resolve()), lambda _work: path)
+    return Import(f"{name}-{_short(key)}", key, str(path.resolve()), lambda _work: path)
 
 
-def _known_import(name: str, cache_dir: Path, progress: ProgressReporter) -> tuple[Path, str]:
-    """Folder and key of a model that was imported before; made again where another version of the import made it."""
-    folder = models_dir(cache_dir) / name
-    record = read_record(folder)
+def known_import(name: str, cache_dir: Path) -> Import:
+    """The one that a model on this machine comes from; another version's is to be made again. Raises
+    ModelSourceError."""
+    record = read_record(models_dir(cache_dir) / name)
     if record is None:
         raise no_such_model(name)
     key, source = str(record.get("key", "")), Path(str(record.get("source", "")))
     if record.get("import_version") == IMPORT_VERSION:
-        return folder, key
+        return Import(name, key, str(record.get("source", "")), lambda _work: source)
     if not source.is_file():
         raise ModelSourceError(
             f"model {name!r} was imported by another version, and its file {source} is not there to import it again"
         )
-    wanted = _gguf_import(source)
-    return _imported(wanted, cache_dir, progress), wanted.key
+    return gguf_import(source)
 
 
-def _imported(wanted: _Import, cache_dir: Path, progress: ProgressReporter) -> Path:
+def _imported(wanted: Import, cache_dir: Path, progress: ProgressReporter) -> Path:
     """The imported folder, made now unless it is there with the same key and import version."""
     models = models_dir(cache_dir)
-    final = models / wanted.name
-    record = {"source": wanted.source, "key": wanted.key, "import_version": IMPORT_VERSION}
-    if read_record(final) == record:
-        return final
+    if folder := wanted.made(cache_dir):
+        return folder
     with locked(models, wanted.name):
-        if read_record(final) == record:  # made by another process while this one waited
-            return final
+        if folder := wanted.made(cache_dir):  # made by another process while this one waited
+            return folder
         with working_folder(models, wanted.name) as work:
             made = work / "model"
             made.mkdir()
             run_import(wanted.get_gguf(work), made, progress)
             describe_folder(made)
-            publish(made, final, record)
-    return final
+            publish(made, models / wanted.name, wanted.record)
+    return models / wanted.name
 
 
 def _gguf_key(gguf: Path) -> str:

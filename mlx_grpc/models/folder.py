@@ -17,7 +17,8 @@ _INDEX = "model.safetensors.index.json"
 
 @dataclass(frozen=True, slots=True)
 class FolderFacts:
-    """What the files say; 0 and "" where they say nothing. `quantization_bits` may be 0 too."""
+    """What the files say; 0 and "" where they say nothing. `quantization_bits` may be 0 too. `text_only`: all weights
+    are those of the language model."""
 
     model_type: str
     context_length: int
@@ -25,6 +26,7 @@ class FolderFacts:
     dtype: str
     quantization_bits: int
     weights_bytes: int
+    text_only: bool = True
 
 
 def describe_folder(path: Path) -> FolderFacts:
@@ -49,6 +51,7 @@ def describe_folder(path: Path) -> FolderFacts:
         dtype=str(shape.get("torch_dtype") or shape.get("dtype") or ""),
         quantization_bits=_whole_number(bits),
         weights_bytes=weights_bytes,
+        text_only=not isinstance(text, dict),
     )
 
 

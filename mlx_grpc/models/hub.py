@@ -34,6 +34,14 @@ def fetch_snapshot(model: HubModel, progress: ProgressReporter) -> Path:
     return Path(str(folder))
 
 
+def cached_snapshot(model: HubModel) -> Path | None:
+    """The snapshot's folder as far as it is on this machine, or None. Asks no network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(model.repo_id, "config.json", revision=model.revision or None)
+    return Path(config).parent if isinstance(config, str) else None
+
+
 def _explained(model: HubModel, error: Exception) -> ModelSourceError:
     """One line for each way this is known to fail; the client's own first line for the others."""
     from huggingface_hub import errors

@@ -16,6 +16,7 @@ _HUB_ID = re.compile(
     r"(?:@(?P<revision>(?=.{1,200}$)\w[\w.-]*(?:/\w[\w.-]*)*))?",
     re.ASCII,
 )
+_MAX_SHOWN = 100
 _PATH_STARTS = ("/", "./", "../", "~")
 DEFAULT_MODEL_ID = "SmolLM2-135M-Instruct"
 _ACCEPTED = (
@@ -113,7 +114,7 @@ def parse(text: str, exists: Callable[[Path], bool] = Path.exists) -> NamedSourc
     is the alias: one word, or two with a slash between, as a Hugging Face id has.
     """
     if not text.isprintable():
-        raise ModelSourceError(f"model {text!r}: a control character; {_ACCEPTED}")
+        raise ModelSourceError(f"model {_shown(text)}: a control character; {_ACCEPTED}")
     before, equals, after = text.partition("=")
     if not equals or text.startswith(_PATH_STARTS) or _is_there(text.strip(), exists):
         return NamedSource(_source(text.strip(), exists))
@@ -124,17 +125,21 @@ def checked_alias(alias: str, text: str) -> str:
     """The alias that `text` gives. Raises ModelSourceError for one that cannot be a model's id."""
     if not _ALIAS.fullmatch(alias):
         raise ModelSourceError(
-            f"model {text!r}: {alias!r} cannot be a model's name: a name has 1 to 96 letters, digits, '.', '_' and "
-            "'-', starts with a letter or digit, and may be two of these with a slash between"
+            f"model {_shown(text)}: {_shown(alias)} cannot be a model's name: a name has 1 to 96 letters, digits, '.', "
+            "'_' and '-', starts with a letter or digit, and may be two of these with a slash between"
         )
     return alias
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}...")
 
 
 def no_such_model(text: str) -> ModelSourceError:
     """For a text that no model is known by."""
     return ModelSourceError(
-        f"model {text!r}: there is no such folder here, no imported model of that name, and it is not a Hugging Face "
-        f"id; {_ACCEPTED}"
+        f"model {_shown(text)}: there is no such folder here, no imported model of that name, and it is not a Hugging "
+        f"Face id; {_ACCEPTED}"
     )
 
 
@@ -160,7 +165,7 @@ def _path(text: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
-        raise ModelSourceError(f"model {text!r}: {error}; write the whole path") from error
+        raise ModelSourceError(f"model {_shown(text)}: {error}; write the whole path") from error
 
 
 def _is_there(text: str, exists: Callable[[Path], bool]) -> bool:

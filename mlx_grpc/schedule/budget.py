@@ -50,6 +50,13 @@ class KvBudget:
         """Whether a batch of this shape stays within the budget."""
         return self.unlimited or self.batch_bytes(rows, longest_tokens) <= self.total_bytes
 
+    def rows_at_most(self, longest_tokens: int) -> int | None:
+        """How many rows of this length fit; None for any number."""
+        if self.unlimited or longest_tokens == 0:
+            return None
+        rows = int(self.total_bytes / (self.copy_factor * longest_tokens * self.kv_bytes_per_token))
+        return rows + 1 if self.batch_fits(rows + 1, longest_tokens) else rows
+
     def fits(self, running_reserved: Collection[int], candidate_reserved: int) -> bool:
         """Whether a row of `candidate_reserved` tokens may join the running ones."""
         longest = max(max(running_reserved, default=0), candidate_reserved)

@@ -84,6 +84,18 @@ class Scheduler:
         position = self.ledger.enter(entry, now_seconds)
         return Queued(position, self.ledger.rates.estimated_wait_seconds(departures, self._turning_rows()))
 
+    def check_place(self, preparing: int = 0) -> None:
+        """Raises QueueFull where `submit` would have no place for any entry, whatever it is; O(1).
+
+        For a caller to whom it costs much to make an entry. `preparing` others are being made, and get places first.
+        """
+        queue, entering = self.ledger.queue, self._entering_at_most()
+        left = queue.limited_count + preparing + 1 - entering
+        # Which of them enter, with their tokens, is known only when there is an entry.
+        left_tokens = 0 if entering else queue.limited_tokens + preparing + 1
+        if not self._within_limits(left, left_tokens):
+            raise self._queue_full()
+
     def plan(self, now_seconds: float) -> Plan:
         """What to do now. Changes nothing: asked twice, it answers the same.
 
@@ -111,10 +123,24 @@ class Scheduler:
             return []
         if self.eligible is not None:
             waiting = [entry for entry in waiting if entry.key in self.eligible]
-        budget = self.budget
-        if self.others_bytes and not budget.unlimited:
-            budget = budget.with_total(max(1, budget.total_bytes - self.others_bytes))
-        return choose(waiting, self._batch(), budget, self.limits, self.ledger.overtaken, now_seconds)
+        return choose(waiting, self._batch(), self._budget_now(), self.limits, self.ledger.overtaken, now_seconds)
+
+    def _entering_at_most(self) -> int:
+        """The next plan admits no more than these, whoever waits."""
+        batch = self._batch()
+        bounds = [batch.free_rows]
+        if self.eligible is not None:
+            bounds.append(len(self.eligible))
+        rows = self._budget_now().rows_at_most(max(batch.longest_tokens, 1))
+        if rows is not None:
+            bounds.append(max(rows - batch.rows, 1 if batch.rows == 0 and batch.alone else 0))
+        return min(bounds)
+
+    def _budget_now(self) -> KvBudget:
+        """What other engines leave of it."""
+        if self.others_bytes and not self.budget.unlimited:
+            return self.budget.with_total(max(1, self.budget.total_bytes - self.others_bytes))
+        return self.budget
 
     def _gather_until(self, chosen: list[Entry]) -> float | None:
         """Until when `chosen` wait for company; None when the engine is idle, or they are enough or fill the batch."""

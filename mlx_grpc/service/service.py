@@ -73,12 +73,14 @@ class Service:
         host = self.catalog.get(request.model)
         host.life.check_ready()
         validate(request)
-        resolved, tokenizer = await self._resolve(request, host, arrived_seconds, deadline_seconds)
-        # Tokenizing may have taken a while: what was true before it may not be now.
-        self._check_accepting()
-        host.life.check_ready()
-        generation = Generation(resolved, tokenizer)
-        host.dispatcher.submit(generation)
+        validate_for_model(request, host.vocab_size)
+        with host.dispatcher.preparing():
+            resolved, tokenizer = await self._resolve(request, host, arrived_seconds, deadline_seconds)
+            # Tokenizing may have taken a while: what was true before it may not be now.
+            self._check_accepting()
+            host.life.check_ready()
+            generation = Generation(resolved, tokenizer)
+            host.dispatcher.submit(generation)
         self.stats.accepted[resolved.model] += 1
         self.stats.prompt_tokens[resolved.model] += len(resolved.prompt)
         return host, generation
@@ -156,7 +158,6 @@ class Service:
         assert info is not None
         assert tokenizer is not None
         assert request.input is not None
-        validate_for_model(request, info.vocab_size)
         prompt = await encode_prompt(request.input, tokenizer, context_length, info.vocab_size)
         stop = request.stop
         resolved = ResolvedRequest(

@@ -102,7 +102,7 @@ async def test_unloading_lets_calls_finish() -> None:
         answer = await api.models.UnloadModel(model_service_pb2.UnloadModelRequest(model="scripted"))
         assert answer.model.state == UNLOADING
         refusal = await refused(api.answer("hi"))
-        assert (refusal.code, refusal.reason) == ("NOT_FOUND", "MODEL_NOT_FOUND")
+        assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "DRAINING")
         gate.open()
         assert (await read_all(call))[-1].completed.usage.completion_tokens == 5
         host = server.catalog.get("")

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from typing import Any
 
 import pytest
 
 from mlx_grpc.engine.scripted.script import Script
-from tests.helpers.rpc import Request, Stop, in_loop, kinds, read_all, read_until, refused, serving, stepped
+from mlx_grpc.service.intake.tokenizer import ScriptedTokenizer
+from mlx_grpc.v1 import chat_pb2
+from tests.helpers.proofs.servers import outcome
+from tests.helpers.rpc import (
+    Refusal,
+    Request,
+    Stop,
+    in_loop,
+    kinds,
+    read_all,
+    read_until,
+    refused,
+    serving,
+    stepped,
+    until,
+)
 
 FEW = Stop(max_tokens=2)
 
@@ -125,3 +142,67 @@ async def test_a_deadline_that_cannot_be_met_fails_at_once(timeout_seconds: floa
             assert float(refusal.metadata["first_token_seconds"]) > timeout_seconds
         assert await api.text(Request(prompt="short", stop=FEW), timeout=60.0)
         assert server.active_rows == 0
+
+
+@in_loop
+async def test_a_full_queue_refuses_before_it_tokenizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two hundred calls at once, prompts and chats, for four places: no more are rendered or tokenized than there are
+    places, and the others are told QUEUE_FULL."""
+    calls_of: Counter[str] = Counter()
+
+    def counted(name: str) -> Any:
+        method = getattr(ScriptedTokenizer, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            calls_of[name] += 1
+            return method(*arguments, **named)
+
+        return call
+
+    question = chat_pb2.Message(role=chat_pb2.ROLE_USER, content=[chat_pb2.ContentPart(text="hi")])
+    async with stepped(max_batch=1, max_queue=3) as (_, api, gate):
+        calls = [api.stream(Request(prompt="0", stop=FEW))]
+        await gate.submit_sent.wait()
+        for name in ("encode", "render"):
+            monkeypatch.setattr(ScriptedTokenizer, name, counted(name))
+        asked = [
+            Request(chat=chat_pb2.Chat(messages=[question]), stop=FEW) if number % 2 else Request(prompt="p", stop=FEW)
+            for number in range(200)
+        ]
+        calls += [api.stream(request) for request in asked]
+        ends = asyncio.gather(*(outcome(call) for call in calls))
+        await until(api, lambda: sum(call.done() for call in calls) == 197)
+        gate.open()
+        refusals = [end for end in await ends if isinstance(end, Refusal)]
+    assert [refusal.reason for refusal in refusals] == ["QUEUE_FULL"] * 197
+    assert calls_of["encode"] == 3
+    assert calls_of["render"] <= 3
+
+
+@in_loop
+async def test_a_bad_field_is_told_also_when_the_queue_is_full() -> None:
+    """Trying again would not help with that one."""
+    async with stepped(max_batch=1, max_queue=0) as (_, api, gate):
+        running = api.stream(Request(prompt="0", stop=FEW))
+        await gate.submit_sent.wait()
+        of_model = await refused(api.answer(Request(prompt="1", stop=Stop(stop_token_ids=[100_000]))))
+        of_any = await refused(api.answer(Request(prompt="", stop=FEW)))
+        full = await refused(api.answer(Request(prompt="1", stop=FEW)))
+        gate.open()
+        await read_all(running)
+    assert [of_model.reason, of_any.reason, full.reason] == ["INVALID_FIELD", "INVALID_FIELD", "QUEUE_FULL"]
+
+
+@in_loop
+async def test_a_prompt_that_is_refused_gives_its_place_back() -> None:
+    """One that turns out too long while it is prepared takes no place from those that come after it."""
+    async with stepped(max_batch=1, max_queue=1) as (_, api, gate):
+        running = api.stream(Request(prompt="0", stop=FEW))
+        await gate.submit_sent.wait()
+        for _ in range(3):
+            too_long = await refused(api.answer(Request(prompt="a" * 5000, stop=FEW)))
+            assert too_long.reason == "PROMPT_TOO_LONG"
+        waiting = api.stream(Request(prompt="1", stop=FEW))
+        await read_until(waiting, "queued")
+        gate.open()
+        await asyncio.gather(read_all(running), read_all(waiting))

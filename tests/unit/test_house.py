@@ -16,8 +16,10 @@ MAY_IMPORT = {
     "request": "errors",
     "config": "errors",
     "listening": "",
+    "ready_file": "",
     # from the wire down to the engine
-    "server": "rpc http auth service models observe listening config request errors",
+    "server": "preflight ready_file rpc http auth service models observe listening config request errors",
+    "preflight": "ready_file service models listening config errors",
     "rpc": "v1 auth service models observe listening config request errors",
     "http": "auth listening service models observe config request errors",
     "service": "schedule engine models observe config request errors",
@@ -62,8 +64,8 @@ MLX = {"mlx", "mlx_lm"}
 # The server imports this one for its names; it imports MLX when it runs, in the child.
 DOORS = {"mlx_grpc.engine.worker.open"}
 SERVER_ROOMS = {
-    "server", "auth", "listening", "rpc", "http", "service", "schedule", "observe", "cli", "check", "bench", "client",
-    "config", "request",
+    "server", "preflight", "ready_file", "auth", "listening", "rpc", "http", "service", "schedule", "observe", "cli",
+    "check", "bench", "client", "config", "request",
 }  # fmt: skip
 
 

@@ -51,6 +51,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         deadline = None if seconds_left is None else self.now + seconds_left
         entry = Entry(key, priority, prompt, prompt + max_tokens, self.now, deadline)
         before = self.scheduler.ledger.waiting, self.scheduler.ledger.waiting_tokens
+        has_place = self.may_have_a_place()
         try:
             queued = self.scheduler.submit(entry, self.now)
         except (QueueFull, NeverFits, DeadlineUnreachable) as refused:
@@ -58,9 +59,17 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert self.scheduler.ledger.state(key) is State.DONE
             self.refusals.append(refused)
             return
+        assert has_place, "it was refused before it was made, and is accepted now"
         self.entries[key] = entry
         assert 0 <= queued.position <= before[0]
         self.the_queue_is_within_its_limits()
+
+    def may_have_a_place(self) -> bool:
+        try:
+            self.scheduler.check_place()
+        except QueueFull:
+            return False
+        return True
 
     def the_queue_is_within_its_limits(self) -> None:
         """What the next plan leaves waiting, the resumed left out."""
@@ -116,6 +125,16 @@ class SchedulerMachine(RuleBasedStateMachine):
         else:
             self.scheduler.ledger.leaving(key, self.now)
 
+    @rule(data=st.data())
+    def suspects_are_tried(self, data: st.DataObject) -> None:
+        alive = [*self.keys_in(State.WAITING), None]
+        tried = data.draw(st.sets(st.sampled_from(alive), max_size=2))
+        self.scheduler.eligible = frozenset(tried - {None}) or None  # type: ignore[arg-type]
+
+    @rule(share=st.sampled_from([0, BUDGET // 2, BUDGET]))
+    def another_engine_reserves(self, share: int) -> None:
+        self.scheduler.others_bytes = share
+
     @rule()
     def the_engine_crashes(self) -> None:
         leaving = self.keys_in(State.LEAVING)
@@ -127,7 +146,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.end(key, "removed")
         head = self.scheduler.plan(self.now)
         alive = [key for key in back if key not in head.expired]
-        if alive and self.scheduler.row_limit:
+        if alive and self.scheduler.row_limit and self.scheduler.eligible is None and not self.scheduler.others_bytes:
             assert head.admit[0] == alive[0], "the resumed are before all others"
 
     @rule(rows=st.integers(0, MAX_ROWS + 1))
@@ -157,6 +176,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """With an engine that works, all who were accepted end, each once, whatever the memory became."""
         self.scheduler.set_row_limit(1)
+        self.scheduler.eligible, self.scheduler.others_bytes = None, 0
         for _ in range(2 * len(self.entries) + 1):
             self.plan_and_act()
             for key in self.keys_in(State.PREFILL, State.DECODE, State.LEAVING):

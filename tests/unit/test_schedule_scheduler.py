@@ -105,6 +105,48 @@ def test_rows_that_memory_does_not_allow_are_no_place() -> None:
         one.submit(entry(2), 0.0)
 
 
+def test_a_full_queue_is_known_before_there_is_an_entry() -> None:
+    """For the count, and for the tokens of those that wait; no row is free, so nobody will enter."""
+    by_count = scheduler(max_waiting=1, rows=1)
+    by_tokens = scheduler(max_waiting=10, tokens=10, rows=1)
+    for one in (by_count, by_tokens):
+        one.check_place()
+        submit_all(one, entry(1))
+        step(one)
+        one.check_place()
+        one.submit(entry(2), 0.0)
+        with pytest.raises(QueueFull):
+            one.check_place()
+
+
+def test_memory_that_is_full_is_known_before_there_is_an_entry() -> None:
+    """Rows are free, and none of them can be filled."""
+    one = scheduler(max_waiting=1, rows=8, kv_bytes=40)
+    submit_all(one, entry(1), entry(2))
+    step(one)
+    one.check_place()
+    one.submit(entry(3), 0.0)
+    with pytest.raises(QueueFull):
+        one.check_place()
+
+
+def test_what_could_enter_at_once_is_not_refused_early() -> None:
+    """With no place to wait at all, as long as a row and memory are free."""
+    one = scheduler(max_waiting=0, rows=2, kv_bytes=40)
+    submit_all(one, entry(1))
+    step(one)
+    one.check_place()
+    one.submit(entry(2, HIGH), 0.0)
+
+
+def test_those_being_prepared_have_places() -> None:
+    """Two rows and one place: three may be prepared at once."""
+    one = scheduler(max_waiting=1, rows=2)
+    one.check_place(preparing=2)
+    with pytest.raises(QueueFull):
+        one.check_place(preparing=3)
+
+
 def test_waiting_tokens_are_limited() -> None:
     """The prompts that wait may hold so many tokens together."""
     one = scheduler(tokens=100, rows=1)

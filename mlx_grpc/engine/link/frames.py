@@ -9,7 +9,11 @@ import msgspec
 
 from mlx_grpc.engine import messages
 from mlx_grpc.engine.link.interface import OnMessage
-from mlx_grpc.engine.messages import FRAME_HEADER_BYTES, MAX_FRAME_BYTES
+from mlx_grpc.engine.messages import FRAME_HEADER_BYTES, MAX_FRAME_BYTES, FromWorker
+
+
+class _TooLong(Exception):
+    """A frame that no message is as long as."""
 
 
 class FrameReader(asyncio.Protocol):
@@ -22,21 +26,26 @@ class FrameReader(asyncio.Protocol):
         self._buffer = bytearray()
 
     def data_received(self, data: bytes) -> None:
-        """Deliver every whole frame. A frame that cannot be is the end of this worker."""
+        """Deliver every whole frame. Bytes that are not a message are the end of this worker."""
         self._buffer += data
+        while (message := self._next_message()) is not None:
+            self._on_message(message)
+
+    def _next_message(self) -> FromWorker | None:
         try:
-            while (body := self._next_body()) is not None:
-                self._on_message(messages.decode_from_worker(body))
-        except (ValueError, msgspec.MsgspecError) as error:
+            body = self._next_body()
+            return None if body is None else messages.decode_from_worker(body)
+        except (_TooLong, msgspec.MsgspecError) as error:
             self._buffer.clear()
-            self._on_broken(f"sent what is no message: {error}")
+            self._on_broken(f"sent what is not a message: {error}")
+            return None
 
     def _next_body(self) -> bytes | None:
         if len(self._buffer) < FRAME_HEADER_BYTES:
             return None
         end = FRAME_HEADER_BYTES + int.from_bytes(self._buffer[:FRAME_HEADER_BYTES], "big")
         if end > FRAME_HEADER_BYTES + MAX_FRAME_BYTES:
-            raise ValueError(f"a frame of {end} bytes")
+            raise _TooLong(f"a frame of {end} bytes")
         if len(self._buffer) < end:
             return None
         body = bytes(self._buffer[FRAME_HEADER_BYTES:end])

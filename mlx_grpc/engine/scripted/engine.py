@@ -74,10 +74,11 @@ class ScriptedEngine:
         self._places: dict[int, _Place] = {}
         self._resources = contextlib.ExitStack()
         self._gate = gate or self._open_gate(script.gate_path)
+        memory_bytes = min(script.memory_bytes, load.memory_limit_bytes or script.memory_bytes)
         self.loaded = Loaded(
             context_length=script.context_length, vocab_size=VOCAB_SIZE, dtype="scripted",
             weights_bytes=script.weights_bytes, kv_bytes_per_token=script.kv_bytes_per_token,
-            memory_bytes=script.memory_bytes, device="script", mlx_version="", mlx_lm_version="",
+            memory_bytes=memory_bytes, device="script", mlx_version="", mlx_lm_version="",
             eos_ids=[EOS_ID], reproducible=True, batching=script.batching,
             max_rows=1 if script.batching == "ALONE" else 0,
         )  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+from mlx_grpc.engine.exits import exit_reason
 from mlx_grpc.engine.messages import Cancel, Close, FromWorker, Load, LoadFailed, Row, Step, StepBegan, Submit, ToWorker
 from mlx_grpc.engine.protocol import Engine, LoadError, OpenEngine
 
@@ -45,6 +46,10 @@ def run(inbox: Inbox, outbox: Outbox, open_engine: OpenEngine) -> None:
         engine = open_engine(first)
     except LoadError as error:
         outbox(LoadFailed(str(error)))
+        return
+    except (ImportError, SystemExit) as error:  # a package that the model needs, when it is imported
+        why = exit_reason(error) if isinstance(error, SystemExit) else " ".join(str(error).split())
+        outbox(LoadFailed(f"{first.path} cannot be loaded: {why}"))
         return
     try:
         outbox(engine.loaded)

@@ -37,7 +37,7 @@ class Catalog:
         self._find = find
         self._on_change = on_change
         self._stats = stats
-        self.memory = DeviceMemory(settings.memory_limit_bytes)
+        self.memory = DeviceMemory(settings.memory_limit_bytes or 0)
         self._hosts: dict[str, ModelHost] = {}
         self.default_id = ""
 

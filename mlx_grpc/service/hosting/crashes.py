@@ -22,6 +22,10 @@ class CrashHandler:
         self._calls = calls
         self._stats = stats
 
+    def forget(self) -> None:
+        """The model is loaded anew: what came before counts no more."""
+        self._recovery.loaded_anew()
+
     def engine_started(self) -> None:
         """An engine is ready."""
         self._recovery.started(asyncio.get_running_loop().time())

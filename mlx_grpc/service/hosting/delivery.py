@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from mlx_grpc.engine.messages import RowFailed, RowPrefill, RowToken
 from mlx_grpc.errors import InternalError, MlxGrpcError, NonfiniteLogits
+from mlx_grpc.service.generation.call import Generation
 from mlx_grpc.service.hosting.calls import LiveCalls
 from mlx_grpc.service.hosting.recovery import Recovery
 
@@ -31,7 +33,8 @@ class Delivery:
         for progress in rows:
             generation = self._calls.get(progress.row_id)
             if generation is not None:
-                processed += generation.prefilled(progress)
+                with self._its_own(generation):
+                    processed += generation.prefilled(progress)
                 if progress.processed == progress.total:
                     share = progress.cached / progress.total
                     self.cached_share = max(share, self.cached_share * CACHED_SHARE_FADE)
@@ -43,7 +46,8 @@ class Delivery:
         for token in tokens:
             generation = self._calls.get(token.row_id)
             if generation is not None:
-                generation.token(token, now_seconds)
+                with self._its_own(generation):
+                    generation.token(token, now_seconds)
                 self._recovery.progress(token.row_id)
                 if generation.ended and not token.finish:
                     leaving.append(token.row_id)
@@ -54,6 +58,17 @@ class Delivery:
         generation = self._calls.get(failed.row_id)
         if generation is not None:
             generation.fail(_error_of(failed, generation.request.generation_id))
+
+    @contextmanager
+    def _its_own(self, generation: Generation) -> Iterator[None]:
+        """A bug of ours that one call brings to light is the end of that call alone."""
+        try:
+            yield
+        except Exception:
+            name = generation.request.generation_id
+            log.exception("%s: a bug of this server", name)
+            error = InternalError(f"an error of this server ({name} in its log)", metadata={"error_id": name})
+            self._calls.fail(generation, error)
 
 
 def _error_of(failed: RowFailed, generation_id: str) -> MlxGrpcError:

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
-from mlx_grpc.engine.messages import Cancel, Step, StepBegan, Submit, ToWorker
+from mlx_grpc.engine.messages import Cancel, Step, StepBegan, ToWorker
+from mlx_grpc.engine.submits import submits
 from mlx_grpc.errors import DeadlinePassed
 from mlx_grpc.observe.stats import Stats
-from mlx_grpc.schedule.entry import Entry
 from mlx_grpc.schedule.scheduler import Scheduler
 from mlx_grpc.schedule.states import ROW_STATES, State
 from mlx_grpc.service.generation.call import Generation
+from mlx_grpc.service.hosting.acceptance import check_message, entry_of
 from mlx_grpc.service.hosting.calls import LiveCalls
 from mlx_grpc.service.hosting.delivery import Delivery
 from mlx_grpc.service.hosting.memory import DeviceMemory
@@ -52,30 +54,34 @@ class Dispatcher:
         self._most_rows = scheduler.limits.max_rows
         self._expected_seconds = 0.0
         self._keys = itertools.count(1)
+        self._preparing = 0
         self._wakeup = Wakeup(self._pump)
         self._idle = asyncio.Event()
         self._idle.set()
 
     def submit(self, generation: Generation) -> None:
         """Accept a call. Raises QueueFull, NeverFits or DeadlineUnreachable, and then nothing has changed."""
-        request = generation.request
         generation.key = next(self._keys)
+        check_message(generation)
         now_seconds = self._loop.time()
-        placement = self.scheduler.submit(
-            Entry(
-                key=generation.key,
-                priority=request.priority,
-                prompt_tokens=len(request.prompt),
-                reserved_tokens=len(request.prompt) + request.max_tokens,
-                arrived_seconds=now_seconds,
-                deadline_seconds=request.deadline_seconds,
-                prefill_tokens=self._likely_prefill_tokens(generation),
-            ),
-            now_seconds,
-        )
+        placement = self.scheduler.submit(entry_of(generation, now_seconds, self._delivery.cached_share), now_seconds)
         self.calls.add(generation, placement)
         self._idle.clear()
         self.changed()
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """A call is being rendered and tokenized, and will be submitted in the block: it counts as one that waits.
+
+        Raises QueueFull where no call would have a place, whatever it holds.
+        """
+        self._update_scheduler()
+        self.scheduler.check_place(self._preparing)
+        self._preparing += 1
+        try:
+            yield
+        finally:
+            self._preparing -= 1
 
     def changed(self) -> None:
         """Plan once for all that happens in this turn of the loop, so that calls that come together enter together."""
@@ -90,11 +96,6 @@ class Dispatcher:
         self._wakeup.cancel()
 
     # The engine.
-
-    @property
-    def attached(self) -> bool:
-        """Whether there is an engine."""
-        return self._send is not None
 
     @property
     def stalled_seconds(self) -> float:
@@ -156,12 +157,6 @@ class Dispatcher:
 
     # Inside.
 
-    def _likely_prefill_tokens(self, generation: Generation) -> int:
-        """A deadline is not refused for a prompt that the cache may hold: the best share seen lately counts as
-        cached."""
-        tokens = len(generation.request.prompt)
-        return tokens if generation.request.cache.bypass else round(tokens * (1.0 - self._delivery.cached_share))
-
     def _left(self, key: int) -> None:
         """A call has ended that the engine or the queue still holds."""
         self._recovery.ended(key)
@@ -183,12 +178,9 @@ class Dispatcher:
 
     def _pump(self) -> None:
         self._wakeup.cancel()
-        now_seconds, scheduler = self._loop.time(), self.scheduler
-        scheduler.eligible = self._recovery.eligible
-        scheduler.set_row_limit(min(self._recovery.row_limit, self._most_rows))
-        scheduler.others_bytes = self._memory.others_bytes(self._model)
-        scheduler.budget = scheduler.budget.with_total(self._memory.kv_bytes())
-        plan = scheduler.plan(now_seconds)
+        self._update_scheduler()
+        now_seconds = self._loop.time()
+        plan = self.scheduler.plan(now_seconds)
         self.calls.fail_keys(plan.expired, lambda: DeadlinePassed("the call's deadline passed before it was done"))
         self.calls.end_overdue(now_seconds)
         if self._send and plan.admit:
@@ -198,11 +190,19 @@ class Dispatcher:
         moments = (plan.wake_at_seconds, self.calls.next_limit_seconds)
         self._wakeup.at(min((moment for moment in moments if moment is not None), default=None))
 
+    def _update_scheduler(self) -> None:
+        scheduler = self.scheduler
+        scheduler.eligible = self._recovery.eligible
+        scheduler.set_row_limit(min(self._recovery.row_limit, self._most_rows))
+        scheduler.others_bytes = self._memory.others_bytes(self._model)
+        scheduler.budget = scheduler.budget.with_total(self._memory.kv_bytes())
+
     def _admit(self, keys: Sequence[int], send: Send, now_seconds: float) -> None:
         if not self.scheduler.ledger.running:
             self.last_delivery_seconds = now_seconds
         self.scheduler.ledger.admitted(keys, now_seconds)
-        send(Submit([generation.row() for generation in self.calls.enter(keys, now_seconds)]))
+        for submit in submits(generation.row() for generation in self.calls.enter(keys, now_seconds)):
+            send(submit)
 
     def _reserve(self) -> None:
         self._memory.reserve(self._model, self.scheduler.kv_reserved_bytes)

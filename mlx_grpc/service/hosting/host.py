@@ -9,28 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 from mlx_grpc.engine.link.interface import StartLink
 from mlx_grpc.engine.messages import Loaded
-from mlx_grpc.errors import Draining, ModelFailed
-from mlx_grpc.models.sources import ModelSourceError
+from mlx_grpc.errors import Draining, MlxGrpcError, ModelFailed
+from mlx_grpc.observe.lag import cancelled
 from mlx_grpc.observe.stats import Stats
 from mlx_grpc.schedule.entry import Limits
 from mlx_grpc.schedule.scheduler import Scheduler
 from mlx_grpc.service.hosting.crashes import CrashHandler
 from mlx_grpc.service.hosting.dispatcher import Dispatcher
 from mlx_grpc.service.hosting.hosted_engine import HostedEngine
-from mlx_grpc.service.hosting.keeper import EngineFailed
 from mlx_grpc.service.hosting.memory import DeviceMemory
 from mlx_grpc.service.hosting.model_state import ModelLife, ModelState
 from mlx_grpc.service.hosting.recovery import Recovery
 from mlx_grpc.service.hosting.settings import Settings
 from mlx_grpc.service.hosting.sources import Located, ModelSource
-from mlx_grpc.service.intake.defaults import SamplingDefaults, read_sampling_defaults
-from mlx_grpc.service.intake.tokenizer import SCRIPT_PREFIX, Tokenizer, load_tokenizer
+from mlx_grpc.service.hosting.starter import EngineStarter, StartFailed
+from mlx_grpc.service.intake.defaults import SamplingDefaults
+from mlx_grpc.service.intake.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +47,6 @@ class ModelHost:
     ) -> None:
         self.source = source
         self.life = ModelLife(source.id, lambda: on_change(self))
-        self.located: Located | None = None
-        self.tokenizer: Tokenizer | None = None
-        self.defaults = SamplingDefaults()
         limits = Limits(
             max_waiting=settings.max_queue,
             max_waiting_tokens=settings.max_queue_tokens,
@@ -64,14 +59,31 @@ class ModelHost:
         self._engine = HostedEngine(
             source.id, settings, start_link, self.dispatcher, memory, self._on_lost, self._on_stall
         )
+        self._starter = EngineStarter(source, self._engine, self._crashes, stats)
         self._settings = settings
         self._stats = stats
-        self._task: asyncio.Task[None] | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._unloading: asyncio.Task[None] | None = None
 
     @property
     def info(self) -> Loaded | None:
         """What the engine said of the model; None until loaded."""
         return self._engine.info
+
+    @property
+    def located(self) -> Located | None:
+        """Where it lies; None until that is known."""
+        return self._starter.located
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """None until loaded; it outlives the engine's crashes."""
+        return self._starter.files.tokenizer if self._starter.files else None
+
+    @property
+    def defaults(self) -> SamplingDefaults:
+        """The sampling that the model's authors recommend; neutral until loaded."""
+        return self._starter.files.defaults if self._starter.files else SamplingDefaults()
 
     @property
     def context_length(self) -> int:
@@ -95,106 +107,97 @@ class ModelHost:
 
     def load(self) -> None:
         """Start to load, and return. `life.settled` tells the end."""
-        self.life.error = ""
         self.life.move(ModelState.LOADING)
-        self._run(self._first_start())
+        self.life.error = ""
+        self._starter.forget()
+        self._crashes.forget()
+        self._start_engine(0.0)
 
     def unload(self, force: bool = False) -> None:
-        """Start to let calls finish and then free the memory; with `force`, end them."""
+        """Start to let calls finish and then free the memory; with `force`, end them. A call that waits for its engine
+        to come back finishes, too."""
         if self.life.state is not ModelState.UNLOADING:
             self.life.move(ModelState.UNLOADING)
-            self._run(self._stop())
+            self._unloading = asyncio.create_task(self._unload(), name=f"unload {self.source.id}")
         if force:
-            self.dispatcher.calls.fail_all(lambda: Draining(f"model {self.source.id} is being unloaded"))
+            self.dispatcher.calls.fail_all(self._being_unloaded)
 
     async def close(self) -> None:
         """End the engine and all that waits for it, whatever the state."""
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in (self._unloading, self._starting):
+            if task:
+                await cancelled(task)
         self.dispatcher.calls.fail_all(lambda: Draining("the server has stopped"))
-        await self._engine.close()
+        await self._engine.end()
         self.dispatcher.close()
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        if self._task:
-            self._task.cancel()
-        self._task = asyncio.create_task(work, name=f"model {self.source.id}")
+    async def _unload(self) -> None:
+        await self.dispatcher.idle()
+        if self._starting:
+            await cancelled(self._starting)
+        await self._engine.end()
+        self.dispatcher.calls.fail_all(self._being_unloaded)
+        self._starter.forget()
+        self._engine.info = None
+        self.life.move(ModelState.UNLOADED)
 
-    async def _first_start(self) -> None:
+    def _being_unloaded(self) -> MlxGrpcError:
+        return Draining(f"model {self.source.id} is being unloaded")
+
+    # Starting.
+
+    def _start_engine(self, backoff_seconds: float) -> None:
+        if self._starting:
+            self._starting.cancel()
+        self._starting = asyncio.create_task(self._start(backoff_seconds), name=f"start {self.source.id}")
+
+    async def _start(self, backoff_seconds: float) -> None:
+        """Have an engine that serves, or give the model up."""
         try:
-            self.located = await asyncio.to_thread(self.source.locate)
-            path = self.located.path
-            # The tokenizer loads beside the engine: each takes a second or more.
-            reading = asyncio.create_task(asyncio.to_thread(load_tokenizer, path))
-            try:
-                await self._engine.start(path)
-            finally:
-                await asyncio.wait([reading])
-            self.tokenizer = reading.result()
-        except (ModelSourceError, EngineFailed, ValueError, OSError) as error:
-            await self._engine.end()
+            await self._starter.start(backoff_seconds)
+        except StartFailed as error:
             self._give_up(str(error))
-            return
-        self.defaults = SamplingDefaults() if path.startswith(SCRIPT_PREFIX) else read_sampling_defaults(Path(path))
-        self._ready()
+        else:
+            self._ready()
 
     def _ready(self) -> None:
         self._crashes.engine_started()
-        self.life.move(ModelState.READY)
+        wanted = self._settings.context_length
+        if self.info is not None and wanted is not None and wanted > self.info.context_length:
+            log.warning(
+                "model %s: its context is %d tokens; --context-length %d is more",
+                self.source.id,
+                self.context_length,
+                wanted,
+            )
+        if self.life.state is ModelState.LOADING:
+            self.life.move(ModelState.READY)
         self._engine.serve()
 
-    async def _stop(self) -> None:
-        if self.dispatcher.attached:
-            await self.dispatcher.idle()
-        self.dispatcher.calls.fail_all(lambda: Draining(f"model {self.source.id} is being unloaded"))
-        await self._engine.end()
-        self.tokenizer = None
-        self._engine.info = None
-        self.life.move(ModelState.UNLOADED)
+    def _give_up(self, reason: str) -> None:
+        self.dispatcher.calls.fail_all(lambda: ModelFailed(f"model {self.source.id} has failed: {reason}"))
+        if self.life.state is not ModelState.UNLOADING:
+            self.life.error = reason
+            self.life.move(ModelState.FAILED)
 
     # Losses.
 
     def _on_stall(self) -> None:
         """Not SERVING from here on; the loss follows when the old engine has been reaped."""
         self._stats.stalls[self.source.id] += 1
-        if self.life.state is ModelState.READY:
-            self.life.move(ModelState.LOADING)
+        self._not_ready()
 
-    def _on_lost(self, why: str) -> None:
+    def _on_lost(self, running: tuple[int, ...], why: str) -> None:
         name = self.source.id
         log.error("model %s lost its engine: %s", name, why)
         self._stats.crashes[name] += 1
-        running = self._engine.lost()
-        if self.life.state is ModelState.UNLOADING:
-            self.dispatcher.calls.fail_all(lambda: ModelFailed(f"the engine of model {name} ended: {why}"))
-            return
-        self._recover(running, why)
-
-    def _recover(self, running: tuple[int, ...], why: str) -> None:
-        """Start another engine, unless that has failed too often."""
         verdict = self._crashes.crashed(running, why)
         if verdict.gave_up:
             self._give_up(verdict.gave_up)
-            return
+        else:
+            self._not_ready()
+            self._start_engine(verdict.backoff_seconds)
+
+    def _not_ready(self) -> None:
         if self.life.state is ModelState.READY:
             self.life.move(ModelState.LOADING)
-        self._run(self._restart(verdict.backoff_seconds))
-
-    async def _restart(self, backoff_seconds: float) -> None:
-        await asyncio.sleep(backoff_seconds)
-        if self.located is None or self.tokenizer is None:  # lost before the first start was through
-            await self._first_start()
-            return
-        try:
-            await self._engine.start(self.located.path)
-        except EngineFailed as error:
-            self._recover((), str(error))
-            return
-        self._stats.restarts[self.source.id] += 1
-        self._ready()
-
-    def _give_up(self, reason: str) -> None:
-        self.life.error = reason
-        self.dispatcher.calls.fail_all(lambda: ModelFailed(f"model {self.source.id} has failed: {reason}"))
-        self.life.move(ModelState.FAILED)

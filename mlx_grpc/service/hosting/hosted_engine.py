@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from mlx_grpc.engine.link.interface import StartLink
 from mlx_grpc.engine.messages import Load, Loaded
 from mlx_grpc.schedule.budget import KvBudget
 from mlx_grpc.service.hosting.dispatcher import Dispatcher
-from mlx_grpc.service.hosting.keeper import EngineKeeper
-from mlx_grpc.service.hosting.memory import DeviceMemory
+from mlx_grpc.service.hosting.keeper import EngineFailed, EngineKeeper
+from mlx_grpc.service.hosting.memory import DeviceMemory, NoRoom
 from mlx_grpc.service.hosting.settings import Settings
+from mlx_grpc.service.hosting.watchdog import Watchdog
 
 GATHER_SECONDS = {"cuda": 0.025}
 """How long an arrival waits for company while rows run. On an NVIDIA GPU four prompts take about as long as one; on a
 CPU four times as long. Nothing was measured on a Mac, whose GPU is bound by computing as a CPU is."""
 
+SHORT_REQUEST_TOKENS = 64
+"""Prompt and output of a request that any model must have room for."""
+
 
 class HostedEngine:
-    """One engine at a time. `on_lost` hears once why it ended by itself, `on_stall` that it is about to be ended."""
+    """One engine at a time. When it has ended by itself `on_lost` hears the keys of the calls that were running, which
+    wait again, and why; `on_stall` hears that one is about to be ended."""
 
     def __init__(
         self,
@@ -28,7 +32,7 @@ class HostedEngine:
         start_link: StartLink,
         dispatcher: Dispatcher,
         memory: DeviceMemory,
-        on_lost: Callable[[str], None],
+        on_lost: Callable[[tuple[int, ...], str], None],
         on_stall: Callable[[], None],
     ) -> None:
         self.info: Loaded | None = None
@@ -37,9 +41,12 @@ class HostedEngine:
         self._settings = settings
         self._dispatcher = dispatcher
         self._memory = memory
+        self._on_lost = on_lost
         self._on_stall = on_stall
-        self._keeper = EngineKeeper(start_link, dispatcher.on_step, on_lost)
-        self._watchdog: asyncio.Task[None] | None = None
+        self._keeper = EngineKeeper(start_link, dispatcher.on_step, self._ended_by_itself)
+        self._watchdog = Watchdog(
+            model, settings.stall_seconds, lambda: dispatcher.overdue_seconds, self._ended_by_watchdog
+        )
 
     @property
     def pid(self) -> int | None:
@@ -49,46 +56,55 @@ class HostedEngine:
     async def start(self, path: str) -> None:
         """Start an engine and let it load the model. Raises EngineFailed; then no engine is left."""
         settings = self._settings
-        self.info = await self._keeper.start(
+        info = await self._keeper.start(
             Load(
                 path=path,
                 max_rows=settings.max_batch,
-                prefill_step_tokens=settings.prefill_step_tokens,
+                prefill_step_tokens=settings.prefill_step_tokens or 0,
                 memory_limit_bytes=self._memory.limit_for_next(),
                 prefix_cache_bytes=settings.prefix_cache_bytes,
                 trust_remote_code=settings.trust_remote_code,
                 stall_seconds=settings.stall_seconds,
             )
         )
+        try:
+            self._charge(info)
+        except NoRoom as error:
+            await self._keeper.close()
+            raise EngineFailed(str(error), permanent=True) from None
+        self.info = info
+
+    def _charge(self, info: Loaded) -> None:
+        """Raises NoRoom where one short request would never fit."""
+        fixed_bytes = info.weights_bytes + info.prefix_cache_bytes
+        short_tokens = min(SHORT_REQUEST_TOKENS, info.context_length)
+        least_bytes = KvBudget(0, info.kv_bytes_per_token).batch_bytes(1, short_tokens)
+        self._memory.loaded(self._model, info.memory_bytes, fixed_bytes, least_bytes, self._dispatcher.changed)
 
     def serve(self) -> None:
         """Let calls enter the engine that has been started."""
         info, dispatcher = self.info, self._dispatcher
         assert info is not None
-        fixed_bytes = info.weights_bytes + info.prefix_cache_bytes
-        self._memory.loaded(self._model, info.memory_bytes, fixed_bytes, dispatcher.changed)
         dispatcher.scheduler.budget = KvBudget(self._memory.kv_bytes(), info.kv_bytes_per_token)
         dispatcher.scheduler.gather_seconds = GATHER_SECONDS.get(info.backend, 0.0)
         dispatcher.attach(self._keeper.send, info.max_rows or self._settings.max_batch)
-        watch = self._keeper.watch(lambda: dispatcher.overdue_seconds, self._settings.stall_seconds, self._on_stall)
-        self._watchdog = asyncio.create_task(watch, name=f"watchdog {self._model}")
-
-    def lost(self) -> tuple[int, ...]:
-        """It has ended by itself; returns the keys of the calls that were running, which wait again."""
-        running = self._dispatcher.detach()
-        self._memory.unloaded(self._model)
-        return running
+        self._watchdog.start()
 
     async def end(self) -> None:
         """End the engine, if there is one; returns when it has gone."""
-        self._dispatcher.detach()
-        if self._watchdog:
-            self._watchdog.cancel()
+        self._detach()
         await self._keeper.close()
         self._memory.unloaded(self._model)
 
-    async def close(self) -> None:
-        """End it for good, and all that watches it."""
-        await self.end()
-        if self._watchdog:
-            await asyncio.gather(self._watchdog, return_exceptions=True)
+    def _detach(self) -> tuple[int, ...]:
+        self._watchdog.stop()
+        return self._dispatcher.detach()
+
+    def _ended_by_itself(self, why: str) -> None:
+        running = self._detach()
+        self._memory.unloaded(self._model)
+        self._on_lost(running, why)
+
+    def _ended_by_watchdog(self) -> None:
+        self._on_stall()
+        self._keeper.kill(f"it had work and delivered nothing for {self._settings.stall_seconds:g} s")

@@ -1,4 +1,4 @@
-"""Keeps one engine: starts it, watches that it delivers, ends it. Starting another after a loss is the host's
+"""Keeps one engine: starts it, passes on what it says, ends it. Starting another after a loss is the host's
 decision."""
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from mlx_grpc.engine.messages import FromWorker, Load, Loaded, LoadFailed, Step,
 
 log = logging.getLogger(__name__)
 
-WATCH_SHARE = 0.1
-"""How often the watchdog looks, as a part of the time that it allows."""
 MIN_RESTART_SECONDS = 60.0
 RESTART_FACTOR = 5.0
 """A start that takes this many times as long as the first one did is stuck."""
@@ -41,6 +39,8 @@ class EngineKeeper:
         self._loaded: asyncio.Future[Loaded] | None = None
         self._first_start_seconds: float | None = None
         self._killed_for = ""
+        self._broken_off = False
+        """Nothing more is taken in from this engine."""
 
     @property
     def pid(self) -> int | None:
@@ -54,7 +54,7 @@ class EngineKeeper:
         """
         loop = asyncio.get_running_loop()
         began_seconds = loop.time()
-        self._killed_for = ""
+        self._killed_for, self._broken_off = "", False
         self._loaded = loop.create_future()
         self._link = self._start_link(self._on_message, self._on_link_lost)
         bound = None
@@ -88,17 +88,6 @@ class EngineKeeper:
             self._killed_for = why
             self._link.kill()
 
-    async def watch(
-        self, overdue_seconds: Callable[[], float], limit_seconds: float, on_stall: Callable[[], None]
-    ) -> None:
-        """Kill an engine that has work and delivers nothing, for so long beyond the time that its step may take. Ends
-        when it is lost."""
-        while self._link and not self._killed_for:
-            await asyncio.sleep(min(1.0, limit_seconds * WATCH_SHARE))
-            if overdue_seconds() > limit_seconds:
-                on_stall()
-                self.kill(f"it had work and delivered nothing for {limit_seconds:g} s")
-
     async def close(self, now: bool = False) -> None:
         """End the engine; returns when it has gone. One that is still loading has nothing to finish."""
         link, self._link = self._link, None
@@ -112,11 +101,23 @@ class EngineKeeper:
         waiting = self._loaded if self._loaded and not self._loaded.done() else None
         match message:
             case Step() | StepBegan():
-                self._on_step(message)
+                self._take(message)
             case Loaded() if waiting:
                 waiting.set_result(message)
             case LoadFailed() if waiting:
                 waiting.set_exception(EngineFailed(message.reason, permanent=True))
+
+    def _take(self, step: Step | StepBegan) -> None:
+        if self._broken_off:
+            return
+        try:
+            self._on_step(step)
+        except Exception as error:
+            # Some calls may have heard of the step and some not. A new engine, which is told what each call has had,
+            # brings them together again.
+            log.exception("a bug of this server: it could not take in a step of its engine")
+            self._broken_off = True
+            self.kill(f"a bug of this server, which could not take in its step: {type(error).__name__}: {error}")
 
     def _on_link_lost(self, why: str) -> None:
         self._link = None

@@ -13,15 +13,20 @@ KV_SHARE = 0.9
 """Of what the weights leave; the rest is for activations and everybody else."""
 
 
+class NoRoom(Exception):
+    """A model's weights would leave too little for caches; one line says how much."""
+
+
 @dataclass(slots=True)
 class _Engine:
     weights_bytes: int
-    reserved_bytes: int
+    least_bytes: int
     on_change: Callable[[], None]
+    reserved_bytes: int = 0
 
 
 class DeviceMemory:
-    """Bytes of one device. `limit_bytes` 0: what the first engine finds there."""
+    """Bytes of one device. `limit_bytes` 0: what the engines find there."""
 
     def __init__(self, limit_bytes: int = 0) -> None:
         self._wanted_bytes = limit_bytes
@@ -38,11 +43,26 @@ class DeviceMemory:
         """What all weights take."""
         return sum(engine.weights_bytes for engine in self._engines.values())
 
-    def loaded(self, model: str, memory_bytes: int, weights_bytes: int, on_change: Callable[[], None]) -> None:
-        """An engine has loaded its model. `memory_bytes` is what it found on the device; `on_change` is called when
-        what it may have has changed."""
-        self._limit_bytes = self._limit_bytes or memory_bytes
-        self._engines[model] = _Engine(weights_bytes, 0, on_change)
+    def loaded(
+        self, model: str, memory_bytes: int, weights_bytes: int, least_bytes: int, on_change: Callable[[], None]
+    ) -> None:
+        """An engine has loaded its model. `memory_bytes` is what it found on the device, `least_bytes` the cache
+        without which it is of no use; `on_change` is called when what it may have has changed.
+
+        Raises NoRoom where it, or one of those that are there already, would not get so much; then nothing has changed.
+        """
+        found_bytes = min(memory_bytes, self._wanted_bytes or memory_bytes)
+        # Beside other engines it may have found less than there is, for they hold some of it.
+        total_bytes = max(self._limit_bytes, found_bytes) if self._engines else found_bytes
+        kv_bytes = int((total_bytes - self.weights_bytes - weights_bytes) * KV_SHARE)
+        needed_bytes = max([least_bytes, *(engine.least_bytes for engine in self._engines.values())])
+        if needed_bytes > 0 and kv_bytes < needed_bytes:
+            raise NoRoom(
+                f"of {total_bytes} bytes of memory, weights leave {max(0, kv_bytes)} for caches, and one short request "
+                f"needs {needed_bytes}: raise --memory-limit-bytes, or serve fewer or smaller models"
+            )
+        self._limit_bytes = total_bytes
+        self._engines[model] = _Engine(weights_bytes, least_bytes, on_change)
         self._tell_others(model)
 
     def unloaded(self, model: str) -> None:

@@ -6,13 +6,14 @@ import asyncio
 import enum
 from collections.abc import Callable, Mapping
 
-from mlx_grpc.errors import MlxGrpcError, ModelFailed, ModelLoading, ModelNotFound
+from mlx_grpc.errors import Draining, MlxGrpcError, ModelFailed, ModelLoading, ModelNotFound
 
 RETRY_LOADING_SECONDS = 2.0
 
 
 class ModelState(enum.Enum):
-    """LOADING also means: its engine was lost, and another is being started."""
+    """LOADING also means: its engine was lost, and another is being started. While UNLOADING accepted calls finish, on
+    another engine too."""
 
     UNLOADED = "unloaded"
     LOADING = "loading"
@@ -66,7 +67,9 @@ class ModelLife:
                 return ModelLoading(f"model {name} is loading", retry_after_seconds=RETRY_LOADING_SECONDS)
             case ModelState.FAILED:
                 return ModelFailed(f"model {name} has failed: {self.error}")
-            case ModelState.UNLOADED | ModelState.UNLOADING:
+            case ModelState.UNLOADING:
+                return Draining(f"model {name} is being unloaded")
+            case ModelState.UNLOADED:
                 return ModelNotFound(f"model {name} is not loaded", resource=name)
 
     def check_ready(self) -> None:

@@ -69,6 +69,10 @@ class Recovery:
         """Who alone may enter the batch now; None for everybody."""
         return frozenset(self._on_trial) if self._on_trial else None
 
+    def loaded_anew(self) -> None:
+        """Somebody asks for the model again: the crashes before count no more."""
+        self._crashes = self._idle_crashes = 0
+
     def started(self, now_seconds: float) -> None:
         """An engine is ready."""
         self._started_seconds = now_seconds

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlx_grpc.engine.exits import exit_reason
 from mlx_grpc.errors import InvalidField
 from mlx_grpc.models.fetch import resolve
+from mlx_grpc.models.folder import FolderFacts
+from mlx_grpc.models.look import look
 from mlx_grpc.models.progress import ProgressReporter, SilentProgress
 from mlx_grpc.models.sources import HubModel, ModelSourceError, NamedSource, checked_alias, parse
 from mlx_grpc.service.intake.libraries import import_libraries
@@ -22,14 +25,17 @@ class Located:
 
     path: str
     revision: str = ""
+    facts: FolderFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """A model's id, and how to have it here: `locate` may fetch and import, blocks, and raises ModelSourceError."""
+    """A model's id, and how to have it here: `locate` may fetch and import, and blocks. `look` does neither, and tells
+    what is known before; None where that is nothing. Both raise ModelSourceError."""
 
     id: str
     locate: Callable[[], Located]
+    look: Callable[[], FolderFacts | None] = lambda: None
 
 
 def model_source(
@@ -46,11 +52,15 @@ def model_source(
 
 def _found_by(named: NamedSource, cache_dir: Path | None, make_progress: Callable[[], ProgressReporter]) -> ModelSource:
     def locate() -> Located:
-        import_libraries()
+        try:
+            import_libraries()
+        except (Exception, SystemExit) as error:
+            why = exit_reason(error) if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+            raise ModelSourceError(f"a library that models need cannot be imported: {why}") from error
         local = resolve(named, cache_dir, make_progress())
-        return Located(str(local.folder), local.revision)
+        return Located(str(local.folder), local.revision, local.facts)
 
-    return ModelSource(named.model_id, locate)
+    return ModelSource(named.model_id, locate, lambda: look(named.source, cache_dir))
 
 
 def callers_source(text: str, cache_dir: Path | None) -> ModelSource:
