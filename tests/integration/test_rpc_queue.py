@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mlx_grpc.engine.scripted.script import Script
+from mlx_grpc.service.intake.templates.chat_template import ChatTemplate
 from mlx_grpc.service.intake.tokenizer import ScriptedTokenizer
 from mlx_grpc.v1 import chat_pb2
 from tests.helpers.proofs.servers import outcome
@@ -150,8 +151,8 @@ async def test_a_full_queue_refuses_before_it_tokenizes(monkeypatch: pytest.Monk
     places, and the others are told QUEUE_FULL."""
     calls_of: Counter[str] = Counter()
 
-    def counted(name: str) -> Any:
-        method = getattr(ScriptedTokenizer, name)
+    def counted(kind: type, name: str) -> Any:
+        method = getattr(kind, name)
 
         def call(*arguments: Any, **named: Any) -> Any:
             calls_of[name] += 1
@@ -163,8 +164,8 @@ async def test_a_full_queue_refuses_before_it_tokenizes(monkeypatch: pytest.Monk
     async with stepped(max_batch=1, max_queue=3) as (_, api, gate):
         calls = [api.stream(Request(prompt="0", stop=FEW))]
         await gate.submit_sent.wait()
-        for name in ("encode", "render"):
-            monkeypatch.setattr(ScriptedTokenizer, name, counted(name))
+        for kind, name in ((ScriptedTokenizer, "encode"), (ChatTemplate, "render")):
+            monkeypatch.setattr(kind, name, counted(kind, name))
         asked = [
             Request(chat=chat_pb2.Chat(messages=[question]), stop=FEW) if number % 2 else Request(prompt="p", stop=FEW)
             for number in range(200)

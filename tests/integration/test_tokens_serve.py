@@ -26,7 +26,7 @@ def ours() -> Authority:
 def refused(*arguments: str) -> str:
     """The one line of a server that does not start."""
     with started("--model", script(), *arguments) as serve:
-        assert serve.ended() == 1, serve.errors
+        assert serve.ended() == 2, serve.errors
         assert serve.process.stdout is not None
         assert serve.process.stdout.read() == ""
         (line,) = serve.errors
@@ -34,7 +34,7 @@ def refused(*arguments: str) -> str:
 
 
 def test_other_machines_are_not_served_without_tls_and_tokens() -> None:
-    """One line and exit code 1; nothing has listened."""
+    """One line and exit code 2; nothing has listened."""
     assert refused("--host", "0.0.0.0") == (
         "mlx-grpc: --host 0.0.0.0 can be reached from other machines without --tls-cert and --tls-key and --tokens; "
         "give them, or say --insecure"

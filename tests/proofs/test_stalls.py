@@ -108,8 +108,9 @@ async def test_a_request_that_always_eats_the_memory_is_poison(tmp_path: Path) -
 
 @proof
 async def test_a_deaf_pipe_is_a_stall(full_size: bool) -> None:
-    """The stopped child reads nothing while more calls come than its pipe holds: all are served."""
-    stall_seconds = _stall_seconds(full_size)
+    """The stopped child reads nothing while more calls come than its pipe holds: all are served. The watchdog waits
+    until all of them have come: later ones would be refused while another engine starts."""
+    stall_seconds = max(5.0, _stall_seconds(full_size))
     long_prompts = [f"{number} " + "the of and " * 1200 for number in range(32)]
     async with (
         testing.serve(
