@@ -15,6 +15,7 @@ from mlx_lm.models.cache import ArraysCache, KVCache
 
 from mlx_grpc.engine.batch.pace import Rate
 from mlx_grpc.engine.loading import trial, verdicts
+from mlx_grpc.engine.loading.config import chooses_blocks
 from mlx_grpc.engine.loading.trial import FLOAT32_TOLERANCE, ONE_ROW, Trial, Unfit, Verdict, tolerance_of
 from mlx_grpc.engine.loading.verdicts import Verdicts
 from mlx_grpc.engine.loading.ways import WAYS
@@ -188,3 +189,12 @@ def test_a_file_that_cannot_be_read_is_no_verdict(folder: Path) -> None:
     record.trying("anything")
     record._path.write_bytes(b"\xff")
     assert Verdicts(folder, "cpu").known is None
+
+
+@pytest.mark.parametrize("section", [{}, {"text_config": {}}])
+def test_attention_that_chooses_among_blocks_is_known_by_its_config(section: dict[str, Any]) -> None:
+    """Blocks are counted from the first place of the cache, padding included; short rows have too few to show that."""
+    key = {"index_block_size": 128}
+    nested = dict.fromkeys(section, key) or key
+    assert chooses_blocks(nested)
+    assert not chooses_blocks({"model_type": "llama", "text_config": {"hidden_size": 8}})

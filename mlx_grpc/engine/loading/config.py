@@ -13,6 +13,7 @@ CONTEXT_KEYS = (
 )  # fmt: skip
 DEFAULT_CONTEXT_LENGTH = 4096
 DEFAULT_ATTENTION_HEADS = 32
+BLOCK_KEYS = ("index_block_size", "blocksparse_block_size")
 
 
 def context_length(config: Mapping[str, Any]) -> tuple[int, list[str]]:
@@ -34,6 +35,12 @@ def eos_ids(config: Mapping[str, Any]) -> list[int]:
 def attention_heads(config: Mapping[str, Any]) -> int:
     found = [section.get("num_attention_heads") for section in _sections(config)]
     return max((heads for heads in found if isinstance(heads, int)), default=DEFAULT_ATTENTION_HEADS)
+
+
+def chooses_blocks(config: Mapping[str, Any]) -> bool:
+    """Whether attention chooses among blocks of keys, counted from the first place of the cache: padding would move
+    them. Rows that are short enough to test have too few blocks for a choice."""
+    return any(key in section for section in _sections(config) for key in BLOCK_KEYS)
 
 
 def _sections(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -17,13 +17,13 @@ from mlx_lm.generate import generation_stream
 from mlx_grpc.engine.accel.cpu.attention import use_own_attention
 from mlx_grpc.engine.backend import BACKENDS, Backend
 from mlx_grpc.engine.batch.pace import Rate
-from mlx_grpc.engine.loading.config import attention_heads, context_length, eos_ids
+from mlx_grpc.engine.loading.config import attention_heads, chooses_blocks, context_length, eos_ids
 from mlx_grpc.engine.loading.memory import device_memory_bytes, limit_memory
 from mlx_grpc.engine.loading.network import load_network
 from mlx_grpc.engine.loading.shape import Shape, measure
 from mlx_grpc.engine.loading.trial import ONE_ROW, Trial, Unfit, Verdict, tolerance_of
 from mlx_grpc.engine.loading.verdicts import Verdicts
-from mlx_grpc.engine.loading.ways import WAYS
+from mlx_grpc.engine.loading.ways import ALONE, WAYS, Way
 from mlx_grpc.engine.messages import Load, Loaded
 from mlx_grpc.engine.protocol import LoadError
 
@@ -58,7 +58,8 @@ def load_model(load: Load, notes: Sequence[str] = ()) -> Model:
             network, config = load_network(Path(load.path), backend.name, trust_remote_code=load.trust_remote_code)
             attention_note = use_own_attention(network) if backend.name == "cpu" else ""
             shape = measure(network)
-            verdict = _verdict(load, network, shape, backend.name, time.monotonic() - began_seconds)
+            ways = [ALONE] if chooses_blocks(config) else WAYS
+            verdict = _verdict(load, network, shape, ways, backend.name, time.monotonic() - began_seconds)
     except LoadError:
         raise
     except Unfit as error:
@@ -99,7 +100,9 @@ def device_name() -> str:
     return str(mx.device_info().get("device_name", mx.default_device()))
 
 
-def _verdict(load: Load, network: Module, shape: Shape, backend: str, loading_seconds: float) -> Verdict:
+def _verdict(
+    load: Load, network: Module, shape: Shape, ways: Sequence[Way], backend: str, loading_seconds: float
+) -> Verdict:
     """What is known of the model, else what a test finds. Raises Unfit."""
     verdicts = Verdicts(Path(load.path), f"{device_name()} {shape.dtype}")
     if verdicts.known is not None:
@@ -109,7 +112,7 @@ def _verdict(load: Load, network: Module, shape: Shape, backend: str, loading_se
     budget_seconds = max(TRIAL_SECONDS, TRIAL_SHARE * loading_seconds)
     tolerance = tolerance_of(backend, shape.dtype)
     trial = Trial(network, shape.vocab_size, tolerance, budget_seconds, verdicts.trying)
-    verdict = trial.verdict([way for way in WAYS if not verdicts.was_fatal(str(way))])
+    verdict = trial.verdict([way for way in ways if not verdicts.was_fatal(str(way))])
     verdicts.found(verdict)
     return verdict
 
@@ -119,7 +122,8 @@ def _batching_note(verdict: Verdict) -> str:
     if verdict.batching == "PADDED":
         return ""
     how = "one row at a time" if verdict.batching == "ALONE" else "prompts one at a time, then together"
-    return f"its rows run {how} ({verdict.batching}); computed together: {verdict.note}"
+    why = f"computed together: {verdict.note}" if verdict.note else "its attention chooses among blocks of keys"
+    return f"its rows run {how} ({verdict.batching}); {why}"
 
 
 def _one_line(path: str, error: Exception) -> str:

@@ -35,6 +35,8 @@ TRIES = 2
 """With other tokens each: in half precision a router that is nearly undecided may choose another expert."""
 SIZES = ((25, 7, 4), (13, 4, 3), (7, 3, 2), (4, 2, 1))
 """Tokens of the long and of the short prompt, and steps after them; the first that the time allows."""
+SHORTEST = 2
+"""Tokens of one more prompt: a state that holds the last few tokens is not full yet."""
 COMPILING = 3.0
 """A comparison that takes so many times as long as its rate says has compiled kernels."""
 SHARE_OF_TIME = 0.3
@@ -134,7 +136,7 @@ class Trial:
         """Counts the time of one comparison. What is far above its rate is the compiling of kernels, which requests
         would wait for otherwise: that is loading, and not counted."""
         long, _, steps = self._size
-        likely_seconds = self.rate.seconds_for(2 * (long + steps + 1)) + 2 * (steps + 4) * self.rate.fixed_seconds
+        likely_seconds = self.rate.seconds_for(3 * (long + steps + 1)) + 3 * (steps + 4) * self.rate.fixed_seconds
         began_seconds = time.monotonic()
         try:
             yield
@@ -144,7 +146,7 @@ class Trial:
     def _affordable_size(self) -> tuple[int, int, int]:
         """The largest rows that can be computed alone and in the first way within the time."""
         for long, short, steps in SIZES:
-            tokens, passes = 3 * long + short + 4 * steps, 3 * steps + 8
+            tokens, passes = 4 * long + short + 6 * steps, 4 * steps + 12
             needed_seconds = self.rate.fixed_seconds * passes + self.rate.seconds_per_token * tokens
             if needed_seconds <= SHARE_OF_TIME * self._budget_seconds:
                 return long, short, steps
@@ -170,9 +172,10 @@ class Trial:
         return least, why
 
     def _sample(self, number: int) -> Sample:
-        """The first prompt is the long one."""
+        """The first prompt is the longest, the last the shortest."""
         long, short, steps = self._size
-        rows = [self._tokens(length + steps, seed=2 * number + place) for place, length in enumerate((long, short))]
+        lengths = (long, short, SHORTEST)
+        rows = [self._tokens(length + steps, 3 * number + place) for place, length in enumerate(lengths)]
         prompts, forced = [row[:-steps] for row in rows], [row[-steps:] for row in rows]
         try:
             with self._counted():

@@ -26,12 +26,13 @@ class Way:
         return f"{self.batching.value}{' with grouped masks' if self.grouped_masks else ''}"
 
 
+ALONE = Way(Batching.ALONE)
 WAYS = (
     Way(Batching.PADDED),
     Way(Batching.PADDED, grouped_masks=True),
     Way(Batching.ALIGNED),
     Way(Batching.ALIGNED, grouped_masks=True),
-    Way(Batching.ALONE),
+    ALONE,
 )
 """In the order of preference."""
 
@@ -48,10 +49,10 @@ def alone(network: Module, prompt: list[int], forced: list[int]) -> list[mx.arra
 
 
 def together(network: Module, prompts: list[list[int]], forced: list[list[int]], way: Way) -> list[list[mx.array]]:
-    """The same of several rows at once, by the batch's own means. The last prompt is the shortest, and ends in the
-    middle of a chunk."""
+    """The same of several rows at once, by the batch's own means. Prompts come by length; all but the longest end
+    in the middle of a chunk."""
     rows = [PromptRow(i, row[:-1], row[-1], len(row), make_prompt_cache(network)) for i, row in enumerate(prompts)]
-    chunk = max(1, min(max(map(len, prompts)) // 2, len(prompts[-1]) + 2))
+    chunk = max(1, min(len(prompts[0]) // 2, len(prompts[1]) + 2))
     tokens = dict(enumerate(forced))
     shared = None if way.batching is Batching.ALONE else SharedArrays(grouped_masks=way.grouped_masks)
     groups = [rows] if way.batching is Batching.PADDED else [[row] for row in rows]

@@ -62,7 +62,20 @@ def _extend_layer(cache: Any, others: Sequence[Any]) -> None:
             _extend_layer(part, more)
     else:
         for other in others:
+            if isinstance(cache, ArraysCache):
+                _align(cache, other)
             cache.extend(other)
+
+
+def _align(one: ArraysCache, other: ArraysCache) -> None:
+    """A state that holds the last tokens is shorter in a row that has had fewer: the places before its first token are
+    zeros, as they are in a state that is made with all its places."""
+    for place, (mine, theirs) in enumerate(zip(one.cache, other.cache, strict=True)):
+        if mine is None or theirs is None or mine.ndim < 2 or mine.shape[1] == theirs.shape[1]:
+            continue
+        shorter, array = (one, mine) if mine.shape[1] < theirs.shape[1] else (other, theirs)
+        missing = abs(mine.shape[1] - theirs.shape[1])
+        shorter.cache[place] = mx.pad(array, [(0, 0), (missing, 0)] + [(0, 0)] * (array.ndim - 2))
 
 
 def keep(caches: Caches, rows: Sequence[int]) -> None:
