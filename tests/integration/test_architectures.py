@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import mlx.core as mx
 import pytest
 
@@ -20,6 +22,12 @@ CASES = [
     for order in (ORDERS if what in ("B", "D", "7") else ["direct"])
 ]
 """All scenarios, and two random schedules; in both orders of steps where rows come and go or caches are taken out."""
+
+
+@pytest.fixture(autouse=True)
+def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine keeps what its tests at load found in a folder of this test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
 def test_rows_that_share_the_device_answer_as_alone(cache_kind: TinyModel) -> None:

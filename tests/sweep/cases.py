@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from tests.sweep.drive import LOGPROB_TOLERANCE
 from tests.sweep.reference import Prompts, Reference
 from tests.sweep.scenarios import CHUNK_TOKENS, SCENARIOS, Play
 from tests.sweep.schedules import make_schedule, prepare
@@ -58,7 +59,12 @@ def alone_problems(reference: Reference) -> list[str]:
     for length in (40, 130):
         prompt, answer = Prompts(reference, SEED).answered(length, 12)
         chunked = reference.generate(prompt, 12, CHUNK_TOKENS)
-        same = chunked.tokens == answer.tokens
-        if not same or any(abs(a - b) > 1e-3 for a, b in zip(chunked.logprobs, answer.logprobs, strict=True)):
-            problems.append(f"{length} tokens in chunks of {CHUNK_TOKENS}: {chunked.tokens} for {answer.tokens}")
+        pairs = zip(chunked.tokens, answer.tokens, chunked.logprobs, answer.logprobs, strict=False)
+        for place, (token, wanted, logprob, wanted_logprob) in enumerate(pairs):
+            if token != wanted or abs(logprob - wanted_logprob) > LOGPROB_TOLERANCE:
+                problems.append(
+                    f"{length} tokens in chunks of {CHUNK_TOKENS}, token {place}: {token} ({logprob:.4f}) "
+                    f"for {wanted} ({wanted_logprob:.4f})"
+                )
+                break
     return problems

@@ -4,6 +4,7 @@ line of JSON for what it learns of the model, and one for each case, as soon as 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -20,6 +21,7 @@ LOAD, ALONE, CACHES, BATCHING = "load", "alone", "caches", "batching"
 def main(name: str, cases: list[str]) -> None:
     """Facts first, then the cases, in their order."""
     with tempfile.TemporaryDirectory() as scratch:
+        os.environ["XDG_CACHE_HOME"] = scratch  # where the engine keeps what its tests at load found
         folder = write_model(name, Path(scratch) / name)
         reference = Reference(folder)
         tell(CACHES, ", ".join(reference.caches()))

@@ -12,7 +12,7 @@ from tests.sweep.reference import Reference
 from tests.sweep.scenarios import PREFIX_CACHE_BYTES, Open, Play
 
 LENGTHS = ((1, 3), (4, 15), (16, 40), (41, 130), (200, 300))
-"""Of prompts: below and above the window of 16 tokens, and the smallest chunk of 32."""
+"""Of prompts: below and above the window of 40 tokens, and the smallest chunk of 32."""
 LENGTH_WEIGHTS = (3, 3, 4, 2, 1)
 CHUNKS = (32, 64, 256)
 MOST_ROWS = 12

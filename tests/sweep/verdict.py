@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from mlx_grpc.engine.protocol import LoadError
 from tests.sweep.scenarios import Open, Play
 
 OK, DIFF, CRASH, LOADERROR = "ok", "DIFF", "CRASH", "LOADERROR"
+REFUSED = re.compile(r"^\S+ cannot be (loaded|served): ")
 MOST_PROBLEMS = 4
 MOST_CHARACTERS = 200
 
@@ -29,7 +31,7 @@ def verdict(play: Play, open_engine: Open) -> str:
     try:
         problems = in_own_thread(lambda: play(open_engine))
     except LoadError as error:
-        return f"{LOADERROR} {_line(str(error).rpartition('cannot be loaded: ')[2])}"
+        return f"{LOADERROR} {_line(REFUSED.sub('', str(error)))}"
     except (Exception, SystemExit) as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         return f"{CRASH} {type(error).__name__}: {_line(str(error))} [{Path(place.filename).name}:{place.lineno}]"

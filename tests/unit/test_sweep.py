@@ -137,6 +137,7 @@ for what in ("caches", "alone", "load", *sys.argv[2:]):
         ("CRASH TypeError", "LOADERROR no cache", "LOADERROR no cache", 0),
         ("CRASH TypeError", "ok", "CRASH", 1),
         ("DIFF chunks", "ok", "DIFF row 1", 0),
+        ("DIFF chunks", "LOADERROR chunks", "LOADERROR chunks", 0),
         ("DIFF chunks", "ok", "CRASH row 1", 1),
     ],
 )

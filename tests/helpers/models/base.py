@@ -9,8 +9,10 @@ Config = dict[str, Any]
 VOCAB_SIZE = 320
 """As many tokens as the test tokenizer has (tests/helpers/llama.py)."""
 CONTEXT_LENGTH = 4096
-WINDOW_TOKENS = 16
-"""Of sliding attention: shorter than most prompts, so that windows rotate in every test."""
+WINDOW_TOKENS = 40
+"""Of sliding attention, and of those who choose among keys. Longer than the rows of the engine's test at load (29
+tokens), as real windows are, so that nothing is found there that would not be found in service; shorter than what the
+sweep generates, so that windows rotate in nearly every scenario."""
 
 _COMMON: Config = {
     "vocab_size": VOCAB_SIZE,

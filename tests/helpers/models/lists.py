@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.helpers.models.base import WINDOW_TOKENS, Config, config
 
-_INDEXER = {"first_k_dense_replace": 1, "index_head_dim": 32, "index_n_heads": 2, "index_topk": 16}
+_INDEXER = {"first_k_dense_replace": 1, "index_head_dim": 32, "index_n_heads": 2, "index_topk": WINDOW_TOKENS}
 _LONGCAT = {
     "attention_method": "MLA",
     "zero_expert_type": "identity",
@@ -23,7 +23,7 @@ _CHUNKED = config(
     intermediate_size_mlp=128,
     interleave_moe_layer_step=2,
     use_qk_norm=True,
-    attention_chunk_size=32,
+    attention_chunk_size=WINDOW_TOKENS,
     num_experts_per_tok=1,
     no_rope_layers=[1, 1, 1, 0],
 )
@@ -65,7 +65,7 @@ MODELS: dict[str, Config] = {
             index_n_heads=2,
             index_head_dim=16,
             index_block_size=8,
-            index_topk_blocks=4,
+            index_topk_blocks=WINDOW_TOKENS // 8,
         ),
     },
     # chunked attention, whose caches mlx_lm cannot merge

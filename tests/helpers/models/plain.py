@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.helpers.models.base import LLAMA3, YARN, Config, config, longrope
+from tests.helpers.models.base import LLAMA3, WINDOW_TOKENS, YARN, Config, config, longrope
 
 MODELS: dict[str, Config] = {
     "llama": config("llama", num_key_value_heads=4),
@@ -93,5 +93,5 @@ MODELS: dict[str, Config] = {
         num_kv_heads=2,
         hidden_dim_scale_factor=2.0,
     ),
-    "iquestloopcoder": config("iquestloopcoder", loop_num=2, loop_window_size=16),
+    "iquestloopcoder": config("iquestloopcoder", loop_num=2, loop_window_size=WINDOW_TOKENS),
 }

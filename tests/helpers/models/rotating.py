@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.helpers.models.base import SLIDING, WINDOW_TOKENS, YARN, Config, config, rope_by_layer
+from tests.helpers.models.base import CONTEXT_LENGTH, SLIDING, WINDOW_TOKENS, YARN, Config, config, rope_by_layer
 
 GEMMA3N = {
     **SLIDING,
@@ -60,13 +60,10 @@ MODELS: dict[str, Config] = {
         n_shared_experts=None,
     ),
     "muse_glimmer": config("muse_glimmer", **SLIDING),
-    "plamo3": config(
-        "plamo3",
-        num_hidden_layers=4,
-        interleaved_sliding_window=WINDOW_TOKENS,
-        window_size=WINDOW_TOKENS,
-        sliding_window_pattern=2,
-    ),
+    # mlx_lm masks one token more than the window's cache keeps: where that rotates, its answer depends on the chunks in
+    # which a prompt was processed.
+    "plamo3": config("plamo3", num_hidden_layers=4, window_size=CONTEXT_LENGTH, sliding_window_pattern=2),
+    "plamo3_window": config("plamo3", num_hidden_layers=4, window_size=WINDOW_TOKENS, sliding_window_pattern=2),
     "spark2_5": config("spark2_5", hidden_act="gelu", rope_parameters=rope_by_layer(), **SLIDING),
     "step3p5": config(
         "step3p5",
