@@ -26,7 +26,7 @@ def ours() -> Authority:
 def refused(*arguments: str) -> str:
     """The one line of a server that does not start."""
     with started("--model", script(), *arguments) as serve:
-        assert serve.ended() == 1, serve.errors
+        assert serve.ended() == 2, serve.errors
         assert serve.process.stdout is not None
         assert serve.process.stdout.read() == ""
         (line,) = serve.errors

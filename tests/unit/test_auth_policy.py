@@ -14,7 +14,7 @@ from mlx_grpc.config import Config
 TLS = {"tls_cert": Path("cert"), "tls_key": Path("key")}
 TOKENS = {"tokens": Path("tokens")}
 LOOPBACK = ["127.0.0.1", "127.8.8.8", "::1", "localhost", "LOCALHOST"]
-REACHABLE = ["0.0.0.0", "::", "", "192.168.1.7", "10.0.0.1", "fe80::1", "example.com", "localhost.example.com", "127.1"]
+REACHABLE = ["0.0.0.0", "::", "192.168.1.7", "10.0.0.1", "fe80::1", "example.com", "localhost.example.com", "127.1"]
 
 
 def warning(**settings: Any) -> str:
