@@ -186,7 +186,7 @@ async def test_a_model_without_room_for_one_short_request_is_failed() -> None:
     links = Links(kills=0)
     script = Script(memory_bytes=1 << 20, weights_bytes=1 << 19, kv_bytes_per_token=1 << 14)
     async with starting(links, script) as server, connected(server.address) as api:
-        with pytest.raises(ModelSourceError, match="one short request needs 2097152"):
+        with pytest.raises(ModelSourceError, match="one short request needs 524288"):
             await server.ready()
         refusal = await refused(api.answer("hi"))
         assert server.catalog.get("").engine_pid is None

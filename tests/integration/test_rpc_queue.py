@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mlx_grpc.engine.scripted.script import Script
-from mlx_grpc.service.intake.templates.chat_template import ChatTemplate
+from mlx_grpc.service.intake import encode
 from mlx_grpc.service.intake.tokenizer import ScriptedTokenizer
 from mlx_grpc.v1 import chat_pb2
 from tests.helpers.proofs.servers import outcome
@@ -147,12 +147,12 @@ async def test_a_deadline_that_cannot_be_met_fails_at_once(timeout_seconds: floa
 
 @in_loop
 async def test_a_full_queue_refuses_before_it_tokenizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two hundred calls at once, prompts and chats, for four places: no more are rendered or tokenized than there are
-    places, and the others are told QUEUE_FULL."""
+    """Two hundred chats at once for three places: no more are rendered or tokenized than there are places, and the
+    others are told QUEUE_FULL."""
     calls_of: Counter[str] = Counter()
 
-    def counted(kind: type, name: str) -> Any:
-        method = getattr(kind, name)
+    def counted(owner: Any, name: str) -> Any:
+        method = getattr(owner, name)
 
         def call(*arguments: Any, **named: Any) -> Any:
             calls_of[name] += 1
@@ -164,20 +164,16 @@ async def test_a_full_queue_refuses_before_it_tokenizes(monkeypatch: pytest.Monk
     async with stepped(max_batch=1, max_queue=3) as (_, api, gate):
         calls = [api.stream(Request(prompt="0", stop=FEW))]
         await gate.submit_sent.wait()
-        for kind, name in ((ScriptedTokenizer, "encode"), (ChatTemplate, "render")):
-            monkeypatch.setattr(kind, name, counted(kind, name))
-        asked = [
-            Request(chat=chat_pb2.Chat(messages=[question]), stop=FEW) if number % 2 else Request(prompt="p", stop=FEW)
-            for number in range(200)
-        ]
+        for owner, name in ((ScriptedTokenizer, "encode"), (encode, "render_chat")):
+            monkeypatch.setattr(owner, name, counted(owner, name))
+        asked = [Request(chat=chat_pb2.Chat(messages=[question]), stop=FEW) for _ in range(200)]
         calls += [api.stream(request) for request in asked]
         ends = asyncio.gather(*(outcome(call) for call in calls))
         await until(api, lambda: sum(call.done() for call in calls) == 197)
         gate.open()
         refusals = [end for end in await ends if isinstance(end, Refusal)]
     assert [refusal.reason for refusal in refusals] == ["QUEUE_FULL"] * 197
-    assert calls_of["encode"] == 3
-    assert calls_of["render"] <= 3
+    assert calls_of == {"encode": 3, "render_chat": 3}
 
 
 @in_loop

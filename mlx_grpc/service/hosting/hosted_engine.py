@@ -17,7 +17,7 @@ GATHER_SECONDS = {"cuda": 0.025}
 """How long an arrival waits for company while rows run. On an NVIDIA GPU four prompts take about as long as one; on a
 CPU four times as long. Nothing was measured on a Mac, whose GPU is bound by computing as a CPU is."""
 
-SHORT_REQUEST_TOKENS = 64
+SHORT_REQUEST_TOKENS = 16
 """Prompt and output of a request that any model must have room for."""
 
 
