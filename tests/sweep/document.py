@@ -39,9 +39,9 @@ or speed.
 COLUMNS = """
 - **alone**: `ok` where mlx_lm gives one answer, with the prompt in one piece and in chunks.
 - **batching**: how rows share the device, found by a test when the model loads: PADDED (prefilled and decoded
-  together), ALIGNED (prefilled one at a time, decoded together) or ALONE (one row at a time). The verdict is kept in the
-  cache folder, for these weights, these versions and this device. The test's rows have at most 29 tokens: they cannot
-  show what happens when a sliding window wraps. The scenarios do."""
+  together), ALIGNED (prefilled one at a time, decoded together) or ALONE (one row at a time). The verdict is kept in
+  the cache folder, for these weights, these versions and this device. The test's rows have at most 29 tokens: they
+  cannot show what happens when a sliding window wraps. The scenarios do."""
 
 
 def document(reports: Sequence[Report], not_made: Mapping[str, str], aliases: Mapping[str, str]) -> str:
