@@ -183,6 +183,16 @@ def test_a_way_that_ends_the_process_is_not_tried_for_ever(folder: Path) -> None
     assert not Verdicts(folder, "cpu").was_fatal(ONE_ROW)
 
 
+def test_old_verdicts_make_room_for_new_ones(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder holds a bounded number of files."""
+    monkeypatch.setattr(verdicts, "MOST_KEPT", 3)
+    found = Verdict("PADDED", False, 0.0, 0.1, 0.01)
+    for number in range(6):
+        Verdicts(folder, f"device {number}").found(found)
+    assert len(list(Verdicts(folder, "device 5")._path.parent.iterdir())) == 3
+    assert Verdicts(folder, "device 5").known == found
+
+
 def test_a_file_that_cannot_be_read_is_no_verdict(folder: Path) -> None:
     """Then the test runs again."""
     record = Verdicts(folder, "cpu")

@@ -19,6 +19,8 @@ import msgspec
 from mlx_grpc.engine.loading.trial import Verdict
 from mlx_grpc.models.cache import default_cache_dir
 
+MOST_KEPT = 256
+"""Verdicts of models and versions that are gone make room for new ones, the oldest first."""
 CRASHES_BELIEVED = 2
 """So many processes must have died while they tried a way: one may have been killed for another reason."""
 
@@ -59,6 +61,10 @@ class Verdicts:
         """The test is over."""
         self._record = _Record(verdict)
         self._write()
+        with contextlib.suppress(OSError):
+            kept = sorted(self._path.parent.iterdir(), key=lambda file: file.stat().st_mtime)
+            for file in kept[:-MOST_KEPT]:
+                file.unlink(missing_ok=True)
 
     def _read(self) -> _Record:
         with contextlib.suppress(OSError, msgspec.MsgspecError):
