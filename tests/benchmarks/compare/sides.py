@@ -44,7 +44,7 @@ class Sides:
         """The float32 folder, made on first use."""
         folder = self._work / "model"
         if not folder.exists():
-            command = [*_child("compare_raw"), "--make", str(folder), "--source", str(self._source)]
+            command = [*_child("raw"), "--make", str(folder), "--source", str(self._source)]
             subprocess.run(command, check=True)
         return folder
 
@@ -95,7 +95,7 @@ class Sides:
         return process
 
     def _start_raw(self) -> subprocess.Popen[str]:
-        process = self._popen("raw", [*_child("compare_raw"), "--model", str(self.folder)], pipes=True)
+        process = self._popen("raw", [*_child("raw"), "--model", str(self.folder)], pipes=True)
         if not _pipe(process.stdout).readline():
             raise SystemExit(f"raw BatchGenerator did not start: {self._log('raw').read_text()[-2000:]}")
         return process
@@ -115,7 +115,7 @@ class Sides:
     def _start_incumbent(self) -> subprocess.Popen[str]:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        command = [*_child("compare_incumbent"), "--model", str(self.folder), "--port", str(port)]
+        command = [*_child("incumbent"), "--model", str(self.folder), "--port", str(port)]
         process = self._popen("incumbent", [*command, "--log-level", "WARNING"])
 
         def answers() -> bool:
@@ -165,7 +165,7 @@ class Sides:
 
 
 def _child(module: str) -> list[str]:
-    return [sys.executable, "-m", f"tests.benchmarks.{module}"]
+    return [sys.executable, "-m", f"tests.benchmarks.compare.{module}"]
 
 
 def _pipe(pipe: IO[str] | None) -> IO[str]:
