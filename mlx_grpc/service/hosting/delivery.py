@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 
 from mlx_grpc.engine.messages import RowFailed, RowPrefill, RowToken
 from mlx_grpc.errors import InternalError, MlxGrpcError, NonfiniteLogits
@@ -33,8 +32,10 @@ class Delivery:
         for progress in rows:
             generation = self._calls.get(progress.row_id)
             if generation is not None:
-                with self._its_own(generation):
+                try:
                     processed += generation.prefilled(progress)
+                except Exception:
+                    self._fail(generation)
                 if progress.processed == progress.total:
                     share = progress.cached / progress.total
                     self.cached_share = max(share, self.cached_share * CACHED_SHARE_FADE)
@@ -46,8 +47,10 @@ class Delivery:
         for token in tokens:
             generation = self._calls.get(token.row_id)
             if generation is not None:
-                with self._its_own(generation):
+                try:
                     generation.token(token, now_seconds)
+                except Exception:
+                    self._fail(generation)
                 self._recovery.progress(token.row_id)
                 if generation.ended and not token.finish:
                     leaving.append(token.row_id)
@@ -59,16 +62,12 @@ class Delivery:
         if generation is not None:
             generation.fail(_error_of(failed, generation.request.generation_id))
 
-    @contextmanager
-    def _its_own(self, generation: Generation) -> Iterator[None]:
+    def _fail(self, generation: Generation) -> None:
         """A bug of ours that one call brings to light is the end of that call alone."""
-        try:
-            yield
-        except Exception:
-            name = generation.request.generation_id
-            log.exception("%s: a bug of this server", name)
-            error = InternalError(f"an error of this server ({name} in its log)", metadata={"error_id": name})
-            self._calls.fail(generation, error)
+        name = generation.request.generation_id
+        log.exception("%s: a bug of this server", name)
+        error = InternalError(f"an error of this server ({name} in its log)", metadata={"error_id": name})
+        self._calls.fail(generation, error)
 
 
 def _error_of(failed: RowFailed, generation_id: str) -> MlxGrpcError:
