@@ -56,7 +56,7 @@ class RowsKVCache:
 
     @property
     def state(self) -> tuple[mx.array, ...]:
-        """What there is to compute."""
+        """The arrays, for mx.eval."""
         return tuple(self.held.arrays)
 
     @property

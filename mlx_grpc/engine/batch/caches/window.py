@@ -53,7 +53,7 @@ class RowsWindowCache:
 
     @property
     def state(self) -> tuple[mx.array, ...]:
-        """What there is to compute."""
+        """The arrays, for mx.eval."""
         return tuple(self.held.arrays)
 
     @property
