@@ -54,11 +54,14 @@ def calling(server: LocalServer, count: int = 1, max_tokens: int = 2000) -> Iter
 
 @contextmanager
 def page_of(server: LocalServer, **looks: object) -> Iterator[Chrome]:
-    """The page, once it shows the server's state."""
+    """The page, once it shows the server's state; its scripts may not fail meanwhile."""
     with browser(**looks) as page:  # type: ignore[arg-type]
         page.get(server.admin_url)
         waiting(page).until(lambda page: text_of(page, "#state") == "SERVING")
-        yield page
+        try:
+            yield page
+        finally:
+            assert not complaints(page)
 
 
 def text_of(page: Chrome, selector: str) -> str:
@@ -92,7 +95,6 @@ def test_values_change_while_requests_run_and_cancel_cancels() -> None:
             wait.until(lambda page: "CANCELLED_BY_ADMIN" in text_of(page, "#errors"))
         assert [call.reason for call in calls].count("CANCELLED_BY_ADMIN") >= 1
         waiting(page).until(lambda page: text_of(page, "#running-count") == "0")
-        assert not complaints(page)
 
 
 def test_a_curve_is_told_in_words() -> None:
@@ -104,6 +106,14 @@ def test_a_curve_is_told_in_words() -> None:
         with calling(server):
             rows = page.find_element(By.CSS_SELECTOR, "[data-tile=rows] svg")
             waiting(page).until(lambda _: "highest 1" in (rows.get_attribute("aria-label") or ""))
+
+
+def test_a_model_says_how_its_rows_share_the_device() -> None:
+    """In a word, and in a sentence for whoever points at the word."""
+    with testing.run(SLOW) as server, page_of(server) as page:
+        word = page.find_element(By.CSS_SELECTOR, "#models small")
+        waiting(page).until(lambda _: "padded" in word.text)
+        assert "different lengths are processed together" in (word.get_attribute("title") or "")
 
 
 def test_refusals_are_listed_with_their_reasons() -> None:

@@ -20,7 +20,6 @@ function makeRunning(item) {
 }
 
 function fillRunning(row, item) {
-  row.querySelector("small").title = BATCHING[model.batching] ?? "";
   setText(row.querySelector("small"), item.request_id.slice(0, 40) || item.model);
   const word = WORDS[item.state] ?? item.state;
   pill(row.cells[1], item.priority === "normal" ? word : `${word}, ${item.priority}`, item.state === "decode" ? "good" : "");
@@ -87,6 +86,7 @@ function makeModel(model) {
 }
 
 function fillModel(row, model) {
+  row.querySelector("small").title = BATCHING[model.batching] ?? "";
   setText(row.querySelector("small"), [model.default ? "default" : "", model.device, model.batching.toLowerCase()].filter(Boolean).join(", "));
   const stalled = model.stalled_seconds > 5 ? `, silent for ${span(model.stalled_seconds)}` : "";
   pill(row.cells[1], model.state + stalled, stalled ? "bad" : MODEL_MOODS[model.state] ?? "warn");
