@@ -14,6 +14,8 @@ client turns statuses back into the same classes, so that both sides speak of on
     │   ├── ModelLoading        UNAVAILABLE          MODEL_LOADING
     │   └── Draining            UNAVAILABLE          DRAINING
     ├── QueueFull               RESOURCE_EXHAUSTED   QUEUE_FULL
+    ├── IntakeFull              RESOURCE_EXHAUSTED   INTAKE_FULL
+    ├── RateLimited             RESOURCE_EXHAUSTED   RATE_LIMITED
     ├── SlowReader              RESOURCE_EXHAUSTED   SLOW_READER
     ├── DeadlineExceeded        DEADLINE_EXCEEDED    (seen by the client alone)
     │   ├── DeadlineUnreachable DEADLINE_EXCEEDED    DEADLINE_UNREACHABLE
@@ -121,6 +123,18 @@ class QueueFull(MlxGrpcError):
     code, reason = "RESOURCE_EXHAUSTED", "QUEUE_FULL"
 
 
+class IntakeFull(MlxGrpcError):
+    """Too many bytes were taken in and not yet answered, of all clients or of this connection."""
+
+    code, reason = "RESOURCE_EXHAUSTED", "INTAKE_FULL"
+
+
+class RateLimited(MlxGrpcError):
+    """The client has had its share of requests, tokens, rows or places for now."""
+
+    code, reason = "RESOURCE_EXHAUSTED", "RATE_LIMITED"
+
+
 class SlowReader(MlxGrpcError):
     """The client did not read its stream for too long."""
 
@@ -185,7 +199,7 @@ BY_REASON: Mapping[str, type[MlxGrpcError]] = {
     kind.reason: kind
     for kind in (
         InvalidField, PromptTooLong, NeverFits, UnsupportedField, ModelNotFound, ModelFailed, ModelLoading, Draining,
-        QueueFull, SlowReader, DeadlineUnreachable, DeadlinePassed, CancelledByAdmin, NoToken, WrongScope,
-        PoisonRequest, NonfiniteLogits, InternalError,
+        QueueFull, IntakeFull, RateLimited, SlowReader, DeadlineUnreachable, DeadlinePassed, CancelledByAdmin,
+        NoToken, WrongScope, PoisonRequest, NonfiniteLogits, InternalError,
     )
 }  # fmt: skip

@@ -17,12 +17,13 @@ MAY_IMPORT = {
     "config": "errors",
     "listening": "",
     "ready_file": "",
+    "bounds": "errors",
     # from the wire down to the engine
-    "server": "preflight ready_file rpc http auth service models observe listening config request errors",
+    "server": "preflight ready_file rpc http auth service models observe listening bounds config request errors",
     "preflight": "ready_file service models listening config errors",
-    "rpc": "v1 auth service models observe listening config request errors",
-    "http": "auth listening service models observe config request errors",
-    "service": "schedule engine models observe config request errors",
+    "rpc": "v1 auth service models observe listening bounds config request errors",
+    "http": "auth listening service models observe bounds config request errors",
+    "service": "schedule engine models observe bounds config request errors",
     "schedule": "request errors",
     "engine": "models observe config request errors",
     "models": "observe config errors",
@@ -65,7 +66,7 @@ MLX = {"mlx", "mlx_lm"}
 DOORS = {"mlx_grpc.engine.worker.open"}
 SERVER_ROOMS = {
     "server", "preflight", "ready_file", "auth", "listening", "rpc", "http", "service", "schedule", "observe", "cli",
-    "check", "bench", "client", "config", "request",
+    "check", "bench", "client", "config", "request", "bounds",
 }  # fmt: skip
 
 

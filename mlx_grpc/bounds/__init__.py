@@ -1,0 +1,1 @@
+"""What all clients together, and each connection, may take of the server: bytes, descriptors, rates."""
