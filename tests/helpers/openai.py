@@ -144,8 +144,13 @@ def _joined(raw: bytes) -> bytes:
 async def bridge(script: Script | None = None, **settings: Any) -> AsyncIterator[Bridge]:
     """A server in the running event loop."""
     async with testing.serve(script, **settings) as server:
-        host, _, port = server.server.http.address.rpartition(":")
-        yield Bridge(server, host, int(port))
+        yield bridge_of(server)
+
+
+def bridge_of(server: LocalServer) -> Bridge:
+    """The port of a server that runs already."""
+    host, _, port = server.server.http.address.rpartition(":")
+    return Bridge(server, host, int(port))
 
 
 def chat(text: str, **fields: Any) -> dict[str, Any]:

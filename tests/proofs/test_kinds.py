@@ -15,7 +15,7 @@ from tests.helpers.proofs.kinds import Asked, TimedKiller, answers_as_alone, ask
 from tests.helpers.proofs.servers import proof, tell
 from tests.helpers.rpc import connected
 
-MODELS = ("gemma3_text", "gemma4_text", "gpt_oss", "qwen3_5", "lfm2", "mamba")
+MODELS = ("llama", "deepseek_v3", "gemma3_text", "gemma4_text", "gpt_oss", "qwen3_5", "lfm2", "mamba", "falcon_h1")
 
 pytestmark = [
     pytest.mark.prove,
