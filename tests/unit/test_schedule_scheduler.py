@@ -142,9 +142,9 @@ def test_what_could_enter_at_once_is_not_refused_early() -> None:
 def test_those_being_prepared_have_places() -> None:
     """Two rows and one place: three may be prepared at once."""
     one = scheduler(max_waiting=1, rows=2)
-    one.check_place(preparing=2)
+    one.check_place(preparing={"": 2})
     with pytest.raises(QueueFull):
-        one.check_place(preparing=3)
+        one.check_place(preparing={"": 3})
 
 
 def test_waiting_tokens_are_limited() -> None:
