@@ -39,8 +39,9 @@ class ClientRates:
         self._buckets: OrderedDict[str, _Buckets] = OrderedDict()
         """The client seen least recently is first."""
 
-    def __len__(self) -> int:
-        """How many clients are remembered."""
+    @property
+    def clients(self) -> int:
+        """How many are remembered."""
         return len(self._buckets)
 
     @property
@@ -82,7 +83,9 @@ class ClientRates:
         self._buckets.move_to_end(client)
         for _ in range(FORGET_AT_ONCE):
             oldest = next(iter(self._buckets))
-            if oldest == client or not (self._buckets[oldest].are_full(now_seconds) or len(self) > MAX_CLIENTS):
+            if oldest == client or not (
+                self._buckets[oldest].are_full(now_seconds) or len(self._buckets) > MAX_CLIENTS
+            ):
                 break
             del self._buckets[oldest]
         return buckets

@@ -148,12 +148,12 @@ def test_a_queue_full_of_one_clients_calls_takes_anothers(tmp_path: Path, full_s
             stats = many.server.server.stats
             assert stats.refused == {"QUEUE_FULL": 50}
             for _ in range(rounds):
-                before, accepted = len(many.gate.submitted), stats.accepted.total()
+                before, answered = len(many.gate.submitted), stats.accepted.total() + stats.refused.total()
                 call = other.stream(Request(prompt="modest", stop=FEW), metadata=many.modest)
                 reading = asyncio.ensure_future(read_all(call))
-                await until(other, lambda accepted=accepted: stats.accepted.total() == accepted + 1)
+                await until(other, lambda n=answered: stats.accepted.total() + stats.refused.total() == n + 1)
                 await steps_until(many.gate, other, reading)
-                assert reading.result()
+                assert reading.result()[-1].completed.usage.completion_tokens == 2
                 assert many.rows_of("modest")[-1] - before <= 1
                 await many.gather(places)  # it comes back at once, with more than there is room for
 

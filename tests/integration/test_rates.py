@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2
 from websockets.asyncio.client import connect
 
 from mlx_grpc import testing
-from mlx_grpc.v1 import model_service_pb2, server_service_pb2, tokenizer_service_pb2
+from mlx_grpc.v1 import chat_pb2, model_service_pb2, server_service_pb2, tokenizer_service_pb2
 from tests.helpers.auth import TokenFolder
 from tests.helpers.openai import CHAT, Answer, Bridge, bridge, chat
 from tests.helpers.rpc import (
@@ -35,6 +35,9 @@ from tests.helpers.rpc import (
 
 FEW = Stop(max_tokens=2)
 ASK = Request(prompt="hi", stop=FEW)
+CONVERSATION = chat_pb2.Chat(
+    messages=[chat_pb2.Message(role=chat_pb2.ROLE_USER, content=[chat_pb2.ContentPart(text="hi")])]
+)
 SCRIPT = testing.Script(replies={"ping\nassistant\n": "pong"})
 
 
@@ -145,7 +148,7 @@ async def test_tokenizer_calls_count_as_requests() -> None:
             api.tokenizer.CountTokens(tokenizer_service_pb2.CountTokensRequest(text="hi")),
             api.tokenizer.Tokenize(tokenizer_service_pb2.TokenizeRequest(text="hi")),
             api.tokenizer.Detokenize(tokenizer_service_pb2.DetokenizeRequest(token_ids=[65])),
-            api.tokenizer.RenderChat(tokenizer_service_pb2.RenderChatRequest(chat={"messages": [{"role": 2}]})),
+            api.tokenizer.RenderChat(tokenizer_service_pb2.RenderChatRequest(chat=CONVERSATION)),
             api.answer(ASK),
         ]
         assert [(await refused(call)).reason for call in calls] == ["RATE_LIMITED"] * 5

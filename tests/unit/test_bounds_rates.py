@@ -28,7 +28,7 @@ def test_without_limits_nothing_is_refused_or_remembered() -> None:
     assert [asks(rates, "ann", 0.0) for _ in range(100)] == [0.0] * 100
     rates.spend_tokens("ann", 10**9, 0.0)
     assert asks(rates, "ann", 0.0) == 0.0
-    assert len(rates) == 0
+    assert rates.clients == 0
     assert not rates.limits_tokens
 
 
@@ -125,7 +125,7 @@ def test_idle_clients_are_forgotten() -> None:
         asks(rates, f"client {number}", 0.0)
     for number in range(100):
         asks(rates, f"late {number}", 10.0)
-    assert len(rates) == 100
+    assert rates.clients == 100
 
 
 def test_the_table_is_bounded() -> None:
@@ -133,6 +133,6 @@ def test_the_table_is_bounded() -> None:
     rates = ClientRates(requests_per_minute=1)
     for number in range(MAX_CLIENTS + 100):
         assert asks(rates, f"client {number}", 0.0) == 0.0
-    assert len(rates) == MAX_CLIENTS
+    assert rates.clients == MAX_CLIENTS
     assert asks(rates, f"client {MAX_CLIENTS + 99}", 0.0) > 0.0
     assert asks(rates, "client 0", 0.0) == 0.0

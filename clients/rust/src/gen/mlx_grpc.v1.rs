@@ -489,7 +489,8 @@ pub mod stream_generate_response {
 /// The request waits in the queue.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct QueuedEvent {
-    /// How many waiting requests are before this one.
+    /// How many waiting requests are before this one; where other clients wait as well, by the turns that they have, which is
+    /// an estimate.
     #[prost(uint32, tag="1")]
     pub position: u32,
     /// How long it will wait, by measured rates; absent while nothing has been measured.
