@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from mlx_grpc import testing
+from mlx_grpc.service.generation.call import Generation
+from mlx_grpc.service.hosting.dispatcher import Dispatcher
 from tests.helpers.auth import TokenFolder
 from tests.helpers.rpc import Api, Gate, Request, Stop, connected, read_all, read_refusal, serving, stepped, until
 from tests.helpers.serve import Serve, script, started
@@ -56,18 +59,44 @@ class Crowd:
         self.greedy, self.modest = bearer(tokens.generate), bearer(tokens.other)
         self._api = greedy
         self.calls: list[Any] = []
+        self.modest_came: list[int] = []
+        """How many rows had entered when each call of the modest client was accepted."""
+        self._watch(server.catalog.get("").dispatcher)
+
+    def _watch(self, dispatcher: Dispatcher) -> None:
+        submit = dispatcher.submit
+
+        def watched(generation: Generation) -> None:
+            submit(generation)
+            if generation.request.prompt == list(b"modest"):
+                self.modest_came.append(len(self.gate.submitted))
+
+        dispatcher.submit = watched  # type: ignore[method-assign]
+
+    @property
+    def rows_between(self) -> list[int]:
+        """How many rows of the greedy client entered while each call of the modest one waited."""
+        return [row - came for row, came in zip(self.rows_of("modest"), self.modest_came, strict=True)]
 
     async def gather(self, count: int) -> None:
         """So many calls of the greedy client are accepted."""
-        stats = self.server.server.stats
-        request = Request(prompt="greedy", stop=FEW)
-        answered = stats.accepted.total() + stats.refused.total()
+        request, answered = Request(prompt="greedy", stop=FEW), self.answered
         self.calls += [self._api.stream(request, metadata=self.greedy) for _ in range(count)]
-        await until(self._api, lambda: stats.accepted.total() + stats.refused.total() == answered + count)
+        await until(self._api, partial(self.has_answered, answered + count))
 
-    def leave(self) -> None:
+    @property
+    def answered(self) -> int:
+        """Calls that were accepted or refused."""
+        stats = self.server.server.stats
+        return stats.accepted.total() + stats.refused.total()
+
+    def has_answered(self, calls: int) -> bool:
+        return self.answered == calls
+
+    async def leave(self) -> None:
         for call in self.calls:
             call.cancel()
+        await asyncio.gather(*(call.code() for call in self.calls))
 
     def rows_of(self, prompt: str) -> list[int]:
         """When its rows entered: their places in the order of all."""
@@ -86,7 +115,7 @@ async def crowd(tmp_path: Path, count: int, **settings: Any) -> AsyncIterator[tu
         try:
             yield many, other
         finally:
-            many.leave()
+            await many.leave()
 
 
 async def steps_until(gate: Gate, api: Api, done: asyncio.Future[Any]) -> None:
@@ -103,16 +132,14 @@ def test_a_thousand_waiting_calls_do_not_stand_before_anothers_first(tmp_path: P
     async def body() -> None:
         async with crowd(tmp_path, count, max_queue=2000) as (many, other):
             for number in range(rounds):
-                before = len(many.gate.submitted)
                 call = other.stream(Request(prompt="modest", stop=FEW), metadata=many.modest)
                 event = await call.read()
-                assert event.queued.position == 1
+                assert number or event.queued.position == 1
                 reading = asyncio.ensure_future(read_all(call))
                 await steps_until(many.gate, other, reading)
                 assert reading.result()[-1].completed.usage.completion_tokens == 2
-                mine = many.rows_of("modest")
-                assert len(mine) == number + 1
-                assert mine[-1] - before <= 1
+            assert len(many.rows_between) == rounds
+            assert max(many.rows_between) <= 1
             assert many.server.server.stats.refused.total() == 0
 
     run(body)
@@ -148,14 +175,15 @@ def test_a_queue_full_of_one_clients_calls_takes_anothers(tmp_path: Path, full_s
             stats = many.server.server.stats
             assert stats.refused == {"QUEUE_FULL": 50}
             for _ in range(rounds):
-                before, answered = len(many.gate.submitted), stats.accepted.total() + stats.refused.total()
+                answered = many.answered
                 call = other.stream(Request(prompt="modest", stop=FEW), metadata=many.modest)
                 reading = asyncio.ensure_future(read_all(call))
-                await until(other, lambda n=answered: stats.accepted.total() + stats.refused.total() == n + 1)
+                await until(other, partial(many.has_answered, answered + 1))
                 await steps_until(many.gate, other, reading)
                 assert reading.result()[-1].completed.usage.completion_tokens == 2
-                assert many.rows_of("modest")[-1] - before <= 1
                 await many.gather(places)  # it comes back at once, with more than there is room for
+            assert len(many.rows_between) == rounds
+            assert max(many.rows_between) <= 1
 
     run(body)
 

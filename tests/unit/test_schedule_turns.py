@@ -189,7 +189,7 @@ class FairMachine(RuleBasedStateMachine):
             self.queue.push(entry(self.next_key, client), self.now)
             self.count(client, 1)
 
-    @precondition(lambda self: len(self.queue))
+    @precondition(lambda self: len(self.queue) > 0)
     @rule(pause=st.floats(0, 15))
     def is_served(self, pause: float) -> None:
         self.now += pause
@@ -202,7 +202,7 @@ class FairMachine(RuleBasedStateMachine):
                 assert abs(turns[0] - turns[1]) <= 1, f"{pair} have had {turns} turns"
         self.count(head.client, -1)
 
-    @precondition(lambda self: len(self.queue))
+    @precondition(lambda self: len(self.queue) > 0)
     @rule(data=st.data())
     def leaves(self, data: st.DataObject) -> None:
         gone = self.queue.remove(data.draw(st.sampled_from(keys(self.queue))))
