@@ -257,11 +257,11 @@ def resident_megabytes(pid: int) -> float:
 
 def test_a_crowd_leaves_others_their_pace(tmp_path: Path, full_size: bool) -> None:
     """While the greedy client opens its calls, and while they wait, another one's health checks are answered and its
-    stream goes on; the server's memory stays near what it was, and comes back when they leave."""
+    stream goes on; the server's memory stays near what it was, and a second crowd leaves nothing behind."""
     count, gap_seconds, above_megabytes = (1000, 0.3, 150.0) if full_size else (100, 3.0, 150.0)
     tokens = TokenFolder(tmp_path)
     greedy, modest = bearer(tokens.generate), bearer(tokens.other)
-    slow = Request(prompt="slow", stop=Stop(max_tokens=400, ignore_eos=True))
+    slow = Request(prompt="slow", stop=Stop(max_tokens=200, ignore_eos=True))
 
     async def checks(api: Api, until_done: asyncio.Future[Any]) -> AsyncIterator[None]:
         while not until_done.done():
@@ -273,28 +273,38 @@ def test_a_crowd_leaves_others_their_pace(tmp_path: Path, full_size: bool) -> No
         while await call.read() is not grpc.aio.EOF:
             yield
 
+    async def crowded(api: Api, other: Api, pid: int) -> tuple[float, float, float]:
+        """The longest gap, and the memory while they wait and when they have left."""
+        call = other.stream(slow, metadata=modest)
+        await call.read()
+        stream = asyncio.ensure_future(longest_gap(deltas(call)))
+        health = asyncio.ensure_future(longest_gap(checks(other, stream)))
+        calls = []
+        for _ in range(count):
+            calls.append(api.stream(slow, metadata=greedy))
+            await asyncio.sleep(0.001)
+        most = await asyncio.to_thread(resident_megabytes, pid)
+        gap = max(await stream, await health)
+        for one in calls:
+            one.cancel()
+        await asyncio.gather(*(one.code() for one in calls))
+        await other.answer(Request(prompt="after", stop=FEW), metadata=modest)
+        return gap, most, resident_megabytes(pid)
+
     async def body(serve: Serve) -> None:
         async with connected(target := serve.target) as api, connected(target) as other:
             await other.answer(Request(prompt="warm", stop=FEW), metadata=modest)
-            idle = resident_megabytes(serve.process.pid)
-            call = other.stream(slow, metadata=modest)
-            await call.read()
-            stream = asyncio.ensure_future(longest_gap(deltas(call)))
-            health = asyncio.ensure_future(longest_gap(checks(other, stream)))
-            calls = []
-            for _ in range(count):
-                calls.append(api.stream(slow, metadata=greedy))
-                await asyncio.sleep(0.001)
-            most = await asyncio.to_thread(resident_megabytes, serve.process.pid)
-            gaps = {"stream": await stream, "health": await health}
-            for one in calls:
-                one.cancel()
-            await other.answer(Request(prompt="after", stop=FEW), metadata=modest)
-            after = resident_megabytes(serve.process.pid)
-            sys.stdout.write(f"longest gaps {gaps}, memory {idle:.0f}, {most:.0f} and {after:.0f} MB\n")
-            assert max(gaps.values()) <= gap_seconds
-            assert most <= idle + above_megabytes
-            assert after <= idle * 1.1 + 10
+            pid = serve.process.pid
+            idle = resident_megabytes(pid)
+            # What the first crowd leaves is the allocator's, for the next one.
+            (first_gap, first_most, settled), (gap, most, after) = [await crowded(api, other, pid) for _ in range(2)]
+            sys.stdout.write(
+                f"longest gaps {first_gap:.3f} and {gap:.3f} s, memory {idle:.0f} MB, with crowds {first_most:.0f} and "
+                f"{most:.0f}, afterwards {settled:.0f} and {after:.0f}\n"
+            )
+            assert max(first_gap, gap) <= gap_seconds
+            assert max(first_most, most) <= idle + above_megabytes
+            assert after <= settled * 1.1
 
     with started(
         "--model", script(step_seconds=0.01), "--max-batch", str(ROWS), "--max-queue", "2000", "--tokens",
