@@ -18,6 +18,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Host = Annotated[str, Field(min_length=1, max_length=253)]
 Seconds = Annotated[float, Field(ge=0.01, le=86_400, allow_inf_nan=False)]
 Tokens = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Amount = Annotated[int, Field(ge=1, le=10**12)]
 Bytes = Annotated[int, Field(le=2**50)]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -55,6 +56,14 @@ class Config(BaseSettings):
     max_queue: Annotated[int, Field(ge=0, le=100_000)] = 256
     max_queue_tokens: Tokens = 1_000_000
     max_batch: Annotated[int, Field(ge=1, le=1024)] = 64
+    client_requests_per_minute: Amount | None = None
+    """What one client may have: a token's bearer, and without tokens an address. No limit when not given."""
+    client_tokens_per_minute: Amount | None = None
+    """Of prompts and outputs together. Running requests go on when it is reached; new ones are refused."""
+    client_rows: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Of the batch of each model at once; more wait in the queue."""
+    client_waiting: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    """Requests in the queue of each model at once; more are refused."""
     prefill_step_tokens: Annotated[int, Field(ge=1, le=65536)] | None = None
     """Prompt tokens processed between two decode steps; when not given the engine chooses for its device."""
     memory_limit_bytes: Annotated[Bytes, Field(ge=1)] | None = None

@@ -136,7 +136,7 @@ class PlacedLogprob(TokenLogprob):
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """The request waits. `position` counts those that run before it."""
+    """The request waits. `position` counts those that run before it; with other clients there, by their turns."""
 
     position: int
     estimated_wait_seconds: float | None

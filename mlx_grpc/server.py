@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from mlx_grpc import __version__, preflight, ready_file
 from mlx_grpc.auth.failure import AuthError
 from mlx_grpc.auth.setup import open_auth
+from mlx_grpc.bounds.rates import ClientRates
 from mlx_grpc.config import Config, ConfigError
 from mlx_grpc.errors import MlxGrpcError
 from mlx_grpc.http.admin.app import make_admin_app
@@ -56,14 +57,16 @@ class Server:
         self.health = HealthServicer()
         self.stats = Stats()
         self.tracing = open_tracing(config)
+        rates = ClientRates(config.client_requests_per_minute, config.client_tokens_per_minute)
         self.catalog = Catalog(
             config,
             lambda name: callers_source(name, config.cache_dir),
             self._model_changed,
             self.stats,
             start_link,
+            rates,
         )
-        self.service = Service(self.catalog, config.default_max_tokens, self.stats, self.tracing)
+        self.service = Service(self.catalog, config.default_max_tokens, self.stats, self.tracing, rates)
         self.monitor = Monitor(self.service)
         self._grpc = make_server(self.service, self.health, config, auth.access)
         self.address = ""

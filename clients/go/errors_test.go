@@ -37,6 +37,8 @@ func TestReasons(t *testing.T) {
 		"MODEL_LOADING":        {mlxgrpc.ModelLoading, mlxgrpc.Unavailable},
 		"DRAINING":             {mlxgrpc.Draining, mlxgrpc.Unavailable},
 		"QUEUE_FULL":           {mlxgrpc.QueueFull},
+		"INTAKE_FULL":          {mlxgrpc.IntakeFull},
+		"RATE_LIMITED":         {mlxgrpc.RateLimited},
 		"SLOW_READER":          {mlxgrpc.SlowReader},
 		"DEADLINE_UNREACHABLE": {mlxgrpc.DeadlineUnreachable, mlxgrpc.DeadlineExceeded},
 		"DEADLINE_PASSED":      {mlxgrpc.DeadlinePassed, mlxgrpc.DeadlineExceeded},

@@ -31,6 +31,11 @@ const (
 	ResourceExhausted Kind = "ResourceExhausted"
 	// QueueFull says that too many requests wait; Error.RetryAfter says when to come again.
 	QueueFull Kind = "QueueFull"
+	// IntakeFull says that too many bytes were taken in and not yet answered.
+	IntakeFull Kind = "IntakeFull"
+	// RateLimited says that this client has had its share of requests, tokens or places for now; Error.RetryAfter says
+	// when to come again.
+	RateLimited Kind = "RateLimited"
 	// SlowReader says that the stream was not read for too long.
 	SlowReader Kind = "SlowReader"
 	// DeadlineExceeded says that the deadline ran out.
@@ -84,6 +89,8 @@ var byReason = map[string]Kind{
 	"MODEL_LOADING":        ModelLoading,
 	"DRAINING":             Draining,
 	"QUEUE_FULL":           QueueFull,
+	"INTAKE_FULL":          IntakeFull,
+	"RATE_LIMITED":         RateLimited,
 	"SLOW_READER":          SlowReader,
 	"DEADLINE_UNREACHABLE": DeadlineUnreachable,
 	"DEADLINE_PASSED":      DeadlinePassed,

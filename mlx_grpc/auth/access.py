@@ -24,19 +24,21 @@ class Access:
         """Whether a call has to bring one."""
         return self._tokens is not None
 
-    def require(self, authorization: Sequence[str], scope: TokenScope, *, basic: bool = False) -> None:
-        """Let a call with these authorization headers pass, or raise NoToken or WrongScope.
+    def require(self, authorization: Sequence[str], scope: TokenScope, *, basic: bool = False) -> KnownToken | None:
+        """Let a call with these authorization headers pass, or raise NoToken or WrongScope. Returns the token that it
+        brought; None where none is needed.
 
         `basic` takes a token as the password of HTTP's Basic scheme, too, whatever the user's name: it is what
         browsers ask people for.
         """
         if self._tokens is None:
-            return
+            return None
         token = find_token(self._tokens.current(), _sent_token(authorization, basic))
         if token is None:
             raise NoToken("the token is not known here: it was revoked, or is another server's")
         if not token.allows(scope):
             raise WrongScope(f"the token's scope is not {scope.value}")
+        return token
 
 
 def _sent_token(authorization: Sequence[str], basic: bool) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from mlx_grpc.check.outcome import Failed, Speed
 from mlx_grpc.check.subject import Subject, line
 from mlx_grpc.client import Generation
-from mlx_grpc.errors import ModelLoading, QueueFull
+from mlx_grpc.errors import IntakeFull, ModelLoading, QueueFull, RateLimited
 from mlx_grpc.request import Completed, Delta, Finished, Started
 
 
@@ -96,12 +96,13 @@ async def at_once(
 
 
 async def _until_taken(subject: Subject, way: Way, request: dict[str, Any]) -> tuple[Generation, int]:
-    """The answer, and how often the call was told to come back: a full queue is no failure, silence on when is."""
+    """The answer, and how often the call was told to come back: a full queue, or a limit of
+    the caller's own, is not a failure; silence on when is."""
     refused = 0
     while True:
         try:
             return await way(subject, **request), refused
-        except (QueueFull, ModelLoading) as error:
+        except (QueueFull, IntakeFull, RateLimited, ModelLoading) as error:
             if error.retry_after_seconds is None:
                 raise Failed(f"a refusal without a time to come back: {line(error)}") from error
             refused += 1

@@ -11,7 +11,7 @@ from typing import Any
 from mlx_grpc.check.calls import at_once, options, prompt, whole
 from mlx_grpc.check.outcome import Failed
 from mlx_grpc.check.subject import Subject, line
-from mlx_grpc.errors import DeadlineExceeded, DeadlinePassed, DeadlineUnreachable, QueueFull
+from mlx_grpc.errors import DeadlineExceeded, DeadlinePassed, DeadlineUnreachable, IntakeFull, QueueFull, RateLimited
 
 CALLS = 64
 DEADLINE_SECONDS = 1.0
@@ -21,10 +21,11 @@ LATE_SECONDS = 5.0
 """How long after its deadline a call may still be without an end: this machine may be slow itself."""
 CLEAR_SECONDS = 30.0
 LOOK_EVERY_SECONDS = 0.1
-DONE, FULL = "done", "QUEUE_FULL"
+DONE = "done"
 LATE = "DEADLINE_EXCEEDED"
 """Without a reason: the client's own end of gRPC saw it first."""
-IN_TIME = {DONE, FULL, LATE, DeadlineUnreachable.reason, DeadlinePassed.reason}
+FULL = (QueueFull, IntakeFull, RateLimited)
+IN_TIME = {DONE, LATE, DeadlineUnreachable.reason, DeadlinePassed.reason, *(kind.reason for kind in FULL)}
 
 
 async def deadlines(subject: Subject) -> str:
@@ -63,8 +64,8 @@ async def _one(subject: Subject, number: int, tokens: int, deadline_seconds: flo
         kind = DONE
     except DeadlineExceeded as error:
         kind = error.reason or LATE
-    except QueueFull as error:
-        kind = FULL if error.retry_after_seconds is not None else line(error)
+    except FULL as error:
+        kind = error.reason if error.retry_after_seconds is not None else line(error)
     except Exception as error:
         kind = line(error)
     return kind, time.monotonic() - began_seconds

@@ -47,6 +47,8 @@ def _log(error: MlxGrpcError) -> str:
 
 _ADVICE: dict[type[MlxGrpcError], Callable[[MlxGrpcError], str]] = {
     errors.QueueFull: _again,
+    errors.IntakeFull: _again,
+    errors.RateLimited: _again,
     errors.ModelLoading: _again,
     errors.Draining: _again,
     errors.ModelNotFound: _models,

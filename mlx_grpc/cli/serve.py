@@ -36,6 +36,12 @@ def serve(
     max_queue: Annotated[int | None, _flag("Requests that may wait, for each model.", "256")] = None,
     max_queue_tokens: Annotated[int | None, _flag("Prompt tokens that may wait.", "1000000")] = None,
     max_batch: Annotated[int | None, _flag("Requests that run at once.", "64")] = None,
+    client_requests_per_minute: Annotated[
+        int | None, _flag("Requests of one client, a token or address.", "any")
+    ] = None,
+    client_tokens_per_minute: Annotated[int | None, _flag("Tokens of one client, prompts and outputs.", "any")] = None,
+    client_rows: Annotated[int | None, _flag("Requests of one client that run at once.", "any")] = None,
+    client_waiting: Annotated[int | None, _flag("Requests of one client that wait at once.", "any")] = None,
     prefill_step_tokens: Annotated[int | None, _flag("Prompt tokens between two decode steps.", "by device")] = None,
     memory_limit_bytes: Annotated[int | None, _flag("What the engines may use together.", "all there is")] = None,
     prefix_cache_bytes: Annotated[int | None, _flag("Caches of ended requests, 0 for none.", "536870912")] = None,

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from mlx_grpc.auth import clients
 from mlx_grpc.auth.access import Access
 from mlx_grpc.auth.tokens import TokenScope
 from mlx_grpc.errors import MlxGrpcError, NoToken
@@ -17,6 +18,14 @@ SUBPROTOCOL = "mlx_grpc.v1"
 """What a WebSocket of ours speaks, for browsers: they fail a socket whose server takes none of what the page offers."""
 BEARER = "bearer."
 """Before the token in a page's second subprotocol: pages can set no header of a WebSocket."""
+
+CLIENT = "mlx_grpc.client"
+"""The scope's key for who calls; see `auth.clients`."""
+
+
+def client_of(scope: Scope) -> str:
+    """Who makes the call."""
+    return str(scope.get(CLIENT) or _address(scope))
 
 
 class TokenCheck:
@@ -45,7 +54,8 @@ class TokenCheck:
         """ASGI."""
         try:
             if scope["type"] != "http" or scope["path"] not in self._open_paths:
-                self._access.require(_authorization(scope), self._needed, basic=self._asks_browsers)
+                token = self._access.require(_authorization(scope), self._needed, basic=self._asks_browsers)
+                scope[CLIENT] = clients.client_name(token, _address(scope))
         except MlxGrpcError as error:
             response = self._refuse(error)
             if isinstance(error, NoToken):
@@ -64,6 +74,11 @@ def _authorization(scope: Scope) -> list[str]:
     if sent or scope["type"] != "websocket":
         return sent
     return [f"Bearer {name.removeprefix(BEARER)}" for name in scope["subprotocols"] if name.startswith(BEARER)]
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return clients.of_host(client[0]) if client else clients.UNKNOWN
 
 
 def _accepting(scope: Scope, send: Send) -> Send:

@@ -5,15 +5,30 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from contextvars import ContextVar
 from typing import Any
 
 from grpc.aio import ServicerContext
 
+from mlx_grpc.auth import clients
+from mlx_grpc.auth.tokens import KnownToken
 from mlx_grpc.service.intake.resolved import ResolvedRequest
 
 log = logging.getLogger(__name__)
 
 Context = ServicerContext[Any, Any]
+
+_token: ContextVar[KnownToken | None] = ContextVar("mlx_grpc_token", default=None)
+
+
+def note_token(token: KnownToken | None) -> None:
+    """The token of the call that the current task serves."""
+    _token.set(token)
+
+
+def client_of(context: Context) -> str:
+    """Who makes the call; see `auth.clients`."""
+    return clients.client_name(_token.get(), clients.of_peer(context.peer()))
 
 
 def deadline_seconds(context: Context) -> float | None:

@@ -19,7 +19,7 @@ from mlx_grpc.auth.access import Access
 from mlx_grpc.auth.tokens import TokenScope
 from mlx_grpc.errors import InternalError, InvalidField, MlxGrpcError, UnsupportedField
 from mlx_grpc.observe.traces import incoming
-from mlx_grpc.rpc.context import Context, authorization_of
+from mlx_grpc.rpc.context import Context, authorization_of, note_token
 from mlx_grpc.rpc.status import to_status
 from mlx_grpc.rpc.unknown_fields import refuse_unknown_fields
 
@@ -51,7 +51,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if not method.startswith(OPEN_METHODS):
             try:
-                self._access.require(authorization_of(handler_call_details.invocation_metadata), TokenScope.GENERATE)
+                sent = authorization_of(handler_call_details.invocation_metadata)
+                note_token(self._access.require(sent, TokenScope.GENERATE))
             except MlxGrpcError as error:
                 return _refusing(method, error)
         if not method.startswith(OUR_METHODS):

@@ -28,6 +28,10 @@ class ServerInfoServicer(server_service_pb2_grpc.ServerServiceServicer):
                 max_batch=config.max_batch,
                 max_request_bytes=config.max_request_bytes,
                 default_max_tokens=config.default_max_tokens,
+                client_requests_per_minute=config.client_requests_per_minute,
+                client_tokens_per_minute=config.client_tokens_per_minute,
+                client_rows=config.client_rows,
+                client_waiting=config.client_waiting,
             ),
             default_model=self._catalog.default_id,
         )

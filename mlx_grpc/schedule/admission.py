@@ -5,12 +5,15 @@ overtake it, so that memory is not left idle; but only so often and for so long.
 fits: rows end, so it does. With no row at all, here or in another engine, the first of the queue enters
 whatever the budget says: it was accepted under a budget that it fitted, and waiting longer cannot give it more room. So
 a budget that shrank never makes anybody wait for ever.
+
+A client that has as many rows as one client may have is passed over: that is nobody's overtaking.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mlx_grpc.schedule.budget import KvBudget
 from mlx_grpc.schedule.entry import Entry, Limits
@@ -23,13 +26,19 @@ LOOK_AHEAD = 64
 class Batch:
     """The rows taken now, the longest reservation among them in tokens, and the rows still free.
 
-    `alone`: no other engine holds memory of the device.
+    `alone`: no other engine holds memory of the device. `rows_of` has the rows of each client that has any.
     """
 
     rows: int
     longest_tokens: int
     free_rows: int
     alone: bool = True
+    rows_of: Mapping[str, int] = field(default_factory=dict)
+
+    def full_clients(self, limits: Limits) -> set[str]:
+        """Those that have as many rows as one client may have."""
+        most = limits.max_client_rows
+        return set() if most is None else {client for client, rows in self.rows_of.items() if rows >= most}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +65,15 @@ def choose(
     limits: Limits,
     overtaken: Mapping[int, Overtaken],
     now_seconds: float,
+    full: set[str],
 ) -> list[Entry]:
-    """Those of `waiting` that enter now, in its order. Expired ones are passed over."""
+    """Those of `waiting` that enter now, in its order. Expired ones are passed over.
+
+    `full` are the batch's full clients, of whom none is in `waiting`; those that become full here are added.
+    """
     chosen: list[Entry] = []
+    taken: Counter[str] = Counter()
+    most_of_one = batch.free_rows + batch.rows if limits.max_client_rows is None else limits.max_client_rows
     rows, longest = batch.rows, batch.longest_tokens
     overtakes: int | None = None  # None until one does not fit
     tries = LOOK_AHEAD
@@ -74,6 +89,9 @@ def choose(
         if fits:
             chosen.append(entry)
             rows, longest = rows + 1, padded
+            taken[entry.client] += 1
+            if batch.rows_of.get(entry.client, 0) + taken[entry.client] >= most_of_one:
+                full.add(entry.client)
             if overtakes is not None:
                 overtakes -= 1
         elif overtakes is None:

@@ -15,6 +15,7 @@ class Limits:
     once. A waiting request gains a class for each `ageing_seconds`. A request that does not fit now may be
     overtaken by `max_overtakes` smaller ones, for `max_overtake_seconds` after the first. With rows running,
     arrivals fewer than `gather_rows` wait up to `gather_seconds` for others to enter with (0: never).
+    One client may have `max_client_waiting` requests waiting, and `max_client_rows` of the rows (None: no limit).
     """
 
     max_waiting: int
@@ -25,6 +26,8 @@ class Limits:
     max_overtake_seconds: float = 5.0
     gather_seconds: float = 0.0
     gather_rows: int = 8
+    max_client_waiting: int | None = None
+    max_client_rows: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_waiting < 0 or (self.max_waiting_tokens or 0) < 0 or self.max_rows < 1:
@@ -33,6 +36,8 @@ class Limits:
             raise ValueError("ageing_seconds must be more than 0, or LOW could pass HIGH")
         if self.max_overtakes < 0 or self.max_overtake_seconds < 0.0 or self.gather_seconds < 0.0:
             raise ValueError("max_overtakes, max_overtake_seconds and gather_seconds must be 0 or more")
+        if (self.max_client_waiting or 0) < 0 or (self.max_client_rows is not None and self.max_client_rows < 1):
+            raise ValueError("max_client_waiting must be 0 or more, max_client_rows 1 or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,8 @@ class Entry:
 
     `key` is unique among those alive; `reserved_tokens` is prompt + max_tokens; `deadline_seconds` is a
     moment, not a span. `prefill_tokens` is how many of the prompt are likely to be processed, where a
-    prefix cache may hold the others; None: all.
+    prefix cache may hold the others; None: all. `client` is who asks: one of whom the queue and the limits know
+    no more than that it is the same, or another.
     """
 
     key: int
@@ -51,6 +57,7 @@ class Entry:
     arrived_seconds: float
     deadline_seconds: float | None = None
     prefill_tokens: int | None = None
+    client: str = ""
 
     def is_expired(self, now_seconds: float) -> bool:
         """Whether the deadline is here."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from mlx_grpc.request import Priority
@@ -30,7 +31,7 @@ class Ledger:
     """Every request alive, each in one state. Methods raise UnknownRequest, or IllegalTrigger where states
     forbid the trigger."""
 
-    def __init__(self, ageing_seconds: float, rates: Rates | None = None) -> None:
+    def __init__(self, ageing_seconds: float, rates: Rates | None = None, max_client_rows: int | None = None) -> None:
         self.rates = rates or Rates()
         self.queue = WaitingQueue(ageing_seconds)
         self.deadlines = DeadlineHeap()
@@ -39,6 +40,9 @@ class Ledger:
         """When the engine last gave a sign of life."""
         self.queue_departures = 0
         """How many have left the queue so far."""
+        self.rows_of: Counter[str] = Counter()
+        """Rows by client, of those that have any."""
+        self._max_client_rows = max_client_rows
         self._requests: dict[int, _Request] = {}
         self._running: dict[int, _Request] = {}  # in order of admission
 
@@ -88,13 +92,12 @@ class Ledger:
         for key in keys:
             request = self._get(key)
             request.life.move(Trigger.ADMIT)
-            head = self.queue.head()
-            if head is not None and head.key != key:
-                seen = self.overtaken.get(head.key, Overtaken(0, now_seconds))
-                self.overtaken[head.key] = Overtaken(seen.times + 1, seen.since_seconds)
-            self._leave_queue(key)
+            self._note_overtaken(key, now_seconds)
+            self.queue.take(key, now_seconds)
+            self._left_queue(key)
             request.admitted_seconds = now_seconds
             self._running[key] = request
+            self.rows_of[request.entry.client] += 1
 
     def first_token(self, key: int, now_seconds: float) -> None:
         """Its prefill is done."""
@@ -123,7 +126,8 @@ class Ledger:
         if key not in self.queue:
             return False
         self._requests.pop(key).life.move(Trigger.CANCEL)
-        self._leave_queue(key)
+        self.queue.remove(key)
+        self._left_queue(key)
         self.deadlines.discard(key)
         return True
 
@@ -141,6 +145,7 @@ class Ledger:
             else:
                 del self._requests[key]
         self._running.clear()
+        self.rows_of.clear()
         self.queue.push_front(back)
         return tuple(entry.key for entry in back)
 
@@ -154,8 +159,17 @@ class Ledger:
         except KeyError:
             raise UnknownRequest(f"request {key} is not alive") from None
 
-    def _leave_queue(self, key: int) -> None:
-        self.queue.remove(key)
+    def _note_overtaken(self, key: int, now_seconds: float) -> None:
+        """One enters. Whoever is next in the queue is overtaken by it, unless its client has all its rows already."""
+        head = self.queue.head()
+        if head is None or head.key == key:
+            return
+        if self._max_client_rows is not None and self.rows_of[head.client] >= self._max_client_rows:
+            return
+        seen = self.overtaken.get(head.key, Overtaken(0, now_seconds))
+        self.overtaken[head.key] = Overtaken(seen.times + 1, seen.since_seconds)
+
+    def _left_queue(self, key: int) -> None:
         self.overtaken.pop(key, None)
         self.queue_departures += 1
 
@@ -163,6 +177,10 @@ class Ledger:
         request = self._get(key)
         request.life.move(trigger)
         del self._requests[key], self._running[key]
+        client = request.entry.client
+        self.rows_of[client] -= 1
+        if not self.rows_of[client]:
+            del self.rows_of[client]
         self.deadlines.discard(key)
         self.engine_seen_seconds = now_seconds
         self.rates.record_finished(now_seconds - request.admitted_seconds)

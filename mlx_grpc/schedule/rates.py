@@ -18,6 +18,8 @@ would make long prompts look hopeless: tiny ones are left out, and each of the o
 
 from __future__ import annotations
 
+import math
+
 STEP_HALF_LIFE_SECONDS = 10.0
 """Busy seconds after which a step counts half. Speeds were seen to drift by two within minutes."""
 
@@ -100,6 +102,11 @@ class Rates:
             return 0.0
         residence = self.residence_seconds
         return None if residence is None else departures * residence / max(1, rows)
+
+    def departures_within(self, seconds: float, rows: int) -> float:
+        """How many of `rows` rows leave in that time; no bound while nothing has been measured."""
+        residence = self.residence_seconds
+        return seconds * max(1, rows) / residence if residence else math.inf
 
     def first_token_seconds(self, prompt_tokens: int, departures: int, rows: int) -> float | None:
         """Seconds until a prompt that waits for `departures` has its first token; None where a rate is

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlx_grpc.errors import DeadlineUnreachable, NeverFits, QueueFull
+from mlx_grpc.errors import DeadlineUnreachable, NeverFits, QueueFull, RateLimited
 from mlx_grpc.schedule.budget import KvBudget
 from mlx_grpc.schedule.entry import Entry
 
@@ -15,10 +15,25 @@ SPEED_DRIFT = 2.0
 to drift by as much within minutes, and a call that was refused wrongly is worse than one that runs out."""
 
 
+def retry_after(seconds: float | None) -> float:
+    """Within bounds; None: nothing was measured."""
+    seconds = UNMEASURED_RETRY_SECONDS if seconds is None else seconds
+    return min(max(seconds, MIN_RETRY_SECONDS), MAX_RETRY_SECONDS)
+
+
+def client_waiting(most: int, retry_seconds: float | None) -> RateLimited:
+    """One client may have `most` requests waiting. `retry_seconds` as in `queue_full`."""
+    seconds = retry_after(retry_seconds)
+    return RateLimited(
+        f"this client has {most} requests waiting, which is all that it may: try again in {seconds:.2f} s",
+        retry_after_seconds=seconds,
+        metadata={"limit": "client_waiting"},
+    )
+
+
 def queue_full(waiting: int, retry_seconds: float | None) -> QueueFull:
     """`retry_seconds` is the time until there is a place for this caller too; None: nothing was measured."""
-    seconds = UNMEASURED_RETRY_SECONDS if retry_seconds is None else retry_seconds
-    seconds = min(max(seconds, MIN_RETRY_SECONDS), MAX_RETRY_SECONDS)
+    seconds = retry_after(retry_seconds)
     return QueueFull(
         f"the queue is full ({waiting} requests wait): try again in {seconds:.2f} s",
         retry_after_seconds=seconds,

@@ -14,23 +14,23 @@ of the latter two. One owner, one thread: there is no lock and no clock in here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import chain, islice
+from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from mlx_grpc.errors import QueueFull
 from mlx_grpc.request import Queued
-from mlx_grpc.schedule import refusals
+from mlx_grpc.schedule import refusals, waits
 from mlx_grpc.schedule.admission import Batch, choose
 from mlx_grpc.schedule.budget import KvBudget
 from mlx_grpc.schedule.entry import Entry, Limits, Plan
 from mlx_grpc.schedule.ledger import Ledger, UnknownRequest
+from mlx_grpc.schedule.places import Held, has_place
 from mlx_grpc.schedule.rates import Rates
 
 __all__ = ["Entry", "Limits", "Plan", "Scheduler", "UnknownRequest"]
 
-RATES_TRUSTED_SECONDS = 60.0
-"""How long after the engine's last sign of life its rates may refuse a deadline. Were it for ever, one slow
-start could refuse every call with a deadline, nothing would run, and nothing better would be measured."""
+_NONE: Mapping[str, int] = MappingProxyType({})
 
 
 class Scheduler:
@@ -38,7 +38,7 @@ class Scheduler:
     and by `submit` and `apply`."""
 
     def __init__(self, limits: Limits, budget: KvBudget | None = None, rates: Rates | None = None) -> None:
-        self.ledger = Ledger(limits.ageing_seconds, rates)
+        self.ledger = Ledger(limits.ageing_seconds, rates, limits.max_client_rows)
         self.limits = limits
         self.budget = budget or KvBudget(0, 0)
         """Rows that run already go on when it changes, and whoever was accepted stays so."""
@@ -65,11 +65,10 @@ class Scheduler:
     def submit(self, entry: Entry, now_seconds: float) -> Queued:
         """Accept `entry`; returns its place in the queue and its estimated wait (None: nothing measured yet).
 
-        Raises NeverFits, DeadlineUnreachable or QueueFull, and then keeps nothing of it; ValueError for a key
-        alive already. The queue is full when more than `max_waiting` requests, or `max_waiting_tokens` of
-        prompts, would be left waiting after the next plan: those that it admits do not count, so with
-        `max_waiting` 0 a request that can run at once is accepted. One that would wait alone is not refused
-        for its tokens.
+        Raises NeverFits, DeadlineUnreachable, QueueFull or RateLimited, and then keeps nothing of it; ValueError for a
+        key alive already. The queue is full when more would be left waiting after the next plan than `places` allows
+        this client, of requests or of prompt tokens: those that the plan admits do not count, so with `max_waiting` 0 a
+        request that can run at once is accepted. RateLimited: more of this one client's than `max_client_waiting`.
         """
         if entry.key in self.ledger:
             raise ValueError(f"request {entry.key} is alive already")
@@ -77,23 +76,33 @@ class Scheduler:
             raise refusals.never_fits(entry, self.budget)
         if entry.is_expired(now_seconds):
             raise refusals.deadline_unreachable(0.0, None)
-        if not self._has_place(entry, now_seconds):
-            raise self._queue_full()
-        departures = self._departures_before(entry, now_seconds)
-        self._check_deadline(entry, departures, now_seconds)
+        self._check_place_of(entry, now_seconds)
+        batch, rows = self._batch(), self._turning_rows()
+        fits = self.budget.batch_fits(batch.rows + 1, max(batch.longest_tokens, entry.reserved_tokens))
+        departures = waits.departures_before(
+            self.ledger, self.limits, entry, batch.free_rows if fits else 0, rows, now_seconds
+        )
+        waits.check_deadline(self.ledger, entry, departures, rows, now_seconds)
         position = self.ledger.enter(entry, now_seconds)
-        return Queued(position, self.ledger.rates.estimated_wait_seconds(departures, self._turning_rows()))
+        return Queued(position, self.ledger.rates.estimated_wait_seconds(departures, rows))
 
-    def check_place(self, preparing: int = 0) -> None:
-        """Raises QueueFull where `submit` would have no place for any entry, whatever it is; O(1).
+    def check_place(self, client: str = "", preparing: Mapping[str, int] = _NONE) -> None:
+        """Raises QueueFull or RateLimited where `submit` would do so for any entry of the client, whatever it is.
 
-        For a caller to whom it costs much to make an entry. `preparing` others are being made, and get places first.
+        For a caller to whom it costs much to make an entry. `preparing` others, by client, are being made, and get
+        places first.
         """
         queue, entering = self.ledger.queue, self._entering_at_most()
-        left = queue.limited_count + preparing + 1 - entering
-        # Which of them enter, with their tokens, is known only when there is an entry.
-        left_tokens = 0 if entering else queue.limited_tokens + preparing + 1
-        if not self._within_limits(left, left_tokens):
+        waiting, tokens = queue.held_by(client)
+        # Which of them enter, with their tokens, is known only when there is an entry: a client may then be as well off
+        # as with its first.
+        mine = waiting + preparing.get(client, 0) + 1 - entering
+        self._check_client_waiting(mine)
+        total = sum(preparing.values()) + 1
+        left = Held(queue.limited_count + total - entering, 0 if entering else queue.limited_tokens + total)
+        clients = len({client, *queue.clients, *preparing})
+        held = Held(max(1, mine), tokens + preparing.get(client, 0) + 1)
+        if not has_place(self.limits, left, held, clients, is_first=mine <= 1 or entering > 0):
             raise self._queue_full()
 
     def plan(self, now_seconds: float) -> Plan:
@@ -103,7 +112,7 @@ class Scheduler:
         out.
         """
         expired, wake_at_seconds = self.ledger.deadlines.due(now_seconds)
-        chosen = self._choose(self.ledger.queue, now_seconds)
+        chosen = self._choose(now_seconds)
         gather_until = self._gather_until(chosen)
         if gather_until is not None and gather_until > now_seconds:
             chosen = []
@@ -118,12 +127,15 @@ class Scheduler:
             self.ledger.leaving(key, now_seconds)
         return with_row
 
-    def _choose(self, waiting: Iterable[Entry], now_seconds: float) -> list[Entry]:
+    def _choose(self, now_seconds: float) -> list[Entry]:
         if self.ledger.running >= self.row_limit:
             return []
-        if self.eligible is not None:
-            waiting = [entry for entry in waiting if entry.key in self.eligible]
-        return choose(waiting, self._batch(), self._budget_now(), self.limits, self.ledger.overtaken, now_seconds)
+        batch, eligible = self._batch(), self.eligible
+        full = batch.full_clients(self.limits)
+        waiting = self.ledger.queue.order(now_seconds, full)
+        if eligible is not None:
+            waiting = (entry for entry in waiting if entry.key in eligible)
+        return choose(waiting, batch, self._budget_now(), self.limits, self.ledger.overtaken, now_seconds, full)
 
     def _entering_at_most(self) -> int:
         """The next plan admits no more than these, whoever waits."""
@@ -150,53 +162,62 @@ class Scheduler:
             return None
         return min(entry.arrived_seconds for entry in chosen) + self.gather_seconds
 
-    def _has_place(self, entry: Entry, now_seconds: float) -> bool:
-        left = self.ledger.queue.limited_count + 1
-        left_tokens = self.ledger.queue.limited_tokens + entry.prompt_tokens
-        if self._within_limits(left, left_tokens):
-            return True
+    def _check_place_of(self, entry: Entry, now_seconds: float) -> None:
+        queue = self.ledger.queue
+        waiting, tokens = queue.held_by(entry.client)
+        left = Held(queue.limited_count + 1, queue.limited_tokens + entry.prompt_tokens)
+        mine = Held(waiting + 1, tokens + entry.prompt_tokens)
+        clients = len(queue.clients) + (waiting == 0)
+        most = self.limits.max_client_waiting
+        if (most is None or mine.count <= most) and has_place(self.limits, left, mine, clients, is_first=not waiting):
+            return
         # In the place that it would get: one of high priority may take the room of several that wait.
-        waiting = iter(self.ledger.queue)
-        before = islice(waiting, self.ledger.queue.tail_position(entry.priority, now_seconds))
-        for chosen in self._choose(chain(before, (entry,), waiting), now_seconds):
-            if chosen.key == entry.key or self.ledger.queue.is_limited(chosen.key):
-                left -= 1
-                left_tokens -= chosen.prompt_tokens
-        return self._within_limits(left, left_tokens)
+        queue.push(entry, now_seconds)
+        try:
+            self._check_place_among(entry, self._choose(now_seconds))
+        finally:
+            queue.remove(entry.key)
 
-    def _within_limits(self, count: int, tokens: int) -> bool:
-        max_tokens = self.limits.max_waiting_tokens
-        return count <= self.limits.max_waiting and (count <= 1 or max_tokens is None or tokens <= max_tokens)
+    def _check_place_among(self, entry: Entry, chosen: list[Entry]) -> None:
+        """`entry` has been put into the queue; `chosen` would enter now."""
+        queue = self.ledger.queue
+        entering = [one for one in chosen if queue.is_limited(one.key)]
+        rows = Counter(one.client for one in entering)
+        waiting, tokens = queue.held_by(entry.client)
+        tokens -= sum(one.prompt_tokens for one in entering if one.client == entry.client)
+        mine = Held(waiting - rows[entry.client], tokens)
+        enters = any(one.key == entry.key for one in entering)
+        if not enters:
+            self._check_client_waiting(mine.count)
+        left = Held(
+            queue.limited_count - len(entering),
+            queue.limited_tokens - sum(one.prompt_tokens for one in entering),
+        )
+        clients = len(queue.clients) - sum(queue.held_by(client)[0] == count for client, count in rows.items())
+        if not has_place(self.limits, left, mine, clients, is_first=enters or mine.count <= 1):
+            raise self._queue_full()
+
+    def _check_client_waiting(self, mine: int) -> None:
+        most = self.limits.max_client_waiting
+        if most is not None and mine > most:
+            raise refusals.client_waiting(most, self._retry_seconds())
 
     def _queue_full(self) -> QueueFull:
+        return refusals.queue_full(self.ledger.queue.limited_count, self._retry_seconds())
+
+    def _retry_seconds(self) -> float | None:
         # Each refusal is told to come one departure after the one before, or all would come back at once.
         departures = self.ledger.queue_departures
         refused = self._refused_since[0] + 1 if self._refused_since[1] == departures else 1
         self._refused_since = (refused, departures)
-        retry_seconds = self.ledger.rates.estimated_wait_seconds(refused, self._turning_rows())
-        return refusals.queue_full(self.ledger.queue.limited_count, retry_seconds)
+        return self.ledger.rates.estimated_wait_seconds(refused, self._turning_rows())
 
     def _batch(self) -> Batch:
         rows = self.ledger.running
         free_rows = max(0, self.row_limit - rows)
-        return Batch(rows, self.ledger.longest_running_tokens, free_rows, alone=self.others_bytes == 0)
+        longest = self.ledger.longest_running_tokens
+        return Batch(rows, longest, free_rows, alone=self.others_bytes == 0, rows_of=self.ledger.rows_of)
 
     def _turning_rows(self) -> int:
         """Rows whose departures make room: those that run, or would."""
         return self.ledger.running or self.row_limit or 1
-
-    def _departures_before(self, entry: Entry, now_seconds: float) -> int:
-        batch = self._batch()
-        fits = self.budget.batch_fits(batch.rows + 1, max(batch.longest_tokens, entry.reserved_tokens))
-        free_rows = batch.free_rows if fits else 0
-        return max(0, self.ledger.queue.tail_position(entry.priority, now_seconds) + 1 - free_rows)
-
-    def _check_deadline(self, entry: Entry, departures: int, now_seconds: float) -> None:
-        seen = self.ledger.engine_seen_seconds
-        if entry.deadline_seconds is None or seen is None or now_seconds - seen > RATES_TRUSTED_SECONDS:
-            return
-        tokens = entry.prompt_tokens if entry.prefill_tokens is None else entry.prefill_tokens
-        needed = self.ledger.rates.first_token_seconds(tokens, departures, self._turning_rows())
-        left_seconds = entry.deadline_seconds - now_seconds
-        if needed is not None and needed / refusals.SPEED_DRIFT > left_seconds:
-            raise refusals.deadline_unreachable(left_seconds, needed)

@@ -8,12 +8,14 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from mlx_grpc.bounds.rates import ClientRates
 from mlx_grpc.errors import (
     CancelledByAdmin,
     Draining,
     InvalidField,
     MlxGrpcError,
     ModelLoading,
+    RateLimited,
     UnsupportedField,
 )
 from mlx_grpc.observe.stats import RecentError, Stats
@@ -33,25 +35,33 @@ from mlx_grpc.service.intake.validate import validate, validate_for_model
 class Service:
     """Accepts calls until it drains."""
 
-    def __init__(self, catalog: Catalog, default_max_tokens: int, stats: Stats, tracing: Tracing | None = None) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        default_max_tokens: int,
+        stats: Stats,
+        tracing: Tracing | None = None,
+        rates: ClientRates | None = None,
+    ) -> None:
         self._tracing = tracing or NoTracing()
         self.catalog = catalog
         self.stats = stats
         self.draining = False
         self._default_max_tokens = default_max_tokens
+        self._rates = rates or ClientRates()
 
     @asynccontextmanager
     async def generation(
-        self, request: GenerationRequest, deadline_seconds: float | None = None
+        self, request: GenerationRequest, deadline_seconds: float | None = None, client: str = ""
     ) -> AsyncIterator[Generation]:
         """A live generation for as long as the context is open; leaving it early frees its row.
 
-        `deadline_seconds` is on the event loop's clock. Raises the errors of DESIGN's table that a request can meet
-        before it is accepted.
+        `deadline_seconds` is on the event loop's clock; `client` says who asks, as `auth.clients` names them. Raises
+        the errors of DESIGN's table that a request can meet before it is accepted.
         """
         with self._tracing.call() as span:
             try:
-                host, generation = await self._accept(request, deadline_seconds)
+                host, generation = await self._accept(request, deadline_seconds, client)
             except MlxGrpcError as error:
                 self.stats.refused[error.reason] += 1
                 self._remember(error, request.model)
@@ -67,20 +77,27 @@ class Service:
                 self._count(generation)
                 note_end(span, generation)
 
-    async def _accept(self, request: GenerationRequest, deadline_seconds: float | None) -> tuple[ModelHost, Generation]:
-        arrived_seconds = asyncio.get_running_loop().time()
+    async def _accept(
+        self, request: GenerationRequest, deadline_seconds: float | None, client: str
+    ) -> tuple[ModelHost, Generation]:
+        loop = asyncio.get_running_loop()
+        arrived_seconds = loop.time()
         self._check_accepting()
+        self._rates.check_tokens(client, arrived_seconds)
+        self._rates.take_request(client, arrived_seconds)
         host = self.catalog.get(request.model)
         host.life.check_ready()
         validate(request)
         validate_for_model(request, host.vocab_size)
-        with host.dispatcher.preparing():
-            resolved, tokenizer = await self._resolve(request, host, arrived_seconds, deadline_seconds)
+        with host.dispatcher.preparing(client):
+            resolved, tokenizer = await self._resolve(request, host, client, arrived_seconds, deadline_seconds)
             # Tokenizing may have taken a while: what was true before it may not be now.
             self._check_accepting()
             host.life.check_ready()
+            self._rates.check_tokens(client, loop.time())
             generation = Generation(resolved, tokenizer)
             host.dispatcher.submit(generation)
+            self._rates.spend_tokens(client, len(resolved.prompt), loop.time())
         self.stats.accepted[resolved.model] += 1
         self.stats.prompt_tokens[resolved.model] += len(resolved.prompt)
         return host, generation
@@ -126,8 +143,13 @@ class Service:
         except MlxGrpcError as error:
             return error
 
-    def tokenizer(self, model: str) -> tuple[ModelHost, Tokenizer]:
-        """A model's tokenizer, which outlives its engine's crashes. Raises as a generation would."""
+    def tokenizer(self, model: str, client: str) -> tuple[ModelHost, Tokenizer]:
+        """A model's tokenizer, which outlives its engine's crashes, for one call. Raises as a generation would."""
+        try:
+            self._rates.take_request(client, asyncio.get_running_loop().time())
+        except RateLimited as error:
+            self.stats.refused[error.reason] += 1
+            raise
         host = self.catalog.get(model)
         if host.tokenizer is None:
             host.life.check_ready()
@@ -152,7 +174,12 @@ class Service:
             raise Draining("the server is going down")
 
     async def _resolve(
-        self, request: GenerationRequest, host: ModelHost, arrived_seconds: float, deadline_seconds: float | None
+        self,
+        request: GenerationRequest,
+        host: ModelHost,
+        client: str,
+        arrived_seconds: float,
+        deadline_seconds: float | None,
     ) -> tuple[ResolvedRequest, Tokenizer]:
         info, tokenizer, context_length = host.info, host.tokenizer, host.context_length
         assert info is not None
@@ -163,6 +190,7 @@ class Service:
         resolved = ResolvedRequest(
             generation_id=f"gen-{uuid.uuid4().hex}",
             request_id=request.request_id,
+            client=client,
             model=host.source.id,
             prompt=prompt,
             sampling=resolve_sampling(request.sampling, host.defaults, info.vocab_size),

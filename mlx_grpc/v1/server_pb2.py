@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mlx_grpc/v1/server.proto\x12\x0bmlx_grpc.v1\"\xcc\x01\n\x0cServerLimits\x12\x1b\n\tmax_queue\x18\x01 \x01(\rR\x08maxQueue\x12(\n\x10max_queue_tokens\x18\x02 \x01(\x04R\x0emaxQueueTokens\x12\x1b\n\tmax_batch\x18\x03 \x01(\rR\x08maxBatch\x12*\n\x11max_request_bytes\x18\x04 \x01(\x04R\x0fmaxRequestBytes\x12,\n\x12\x64\x65\x66\x61ult_max_tokens\x18\x05 \x01(\rR\x10\x64\x65\x66\x61ultMaxTokens*T\n\rServerFeature\x12\x1e\n\x1aSERVER_FEATURE_UNSPECIFIED\x10\x00\x12#\n\x1fSERVER_FEATURE_MODEL_MANAGEMENT\x10\x01\x42U\n\x14io.github.mlxgrpc.v1P\x01Z;github.com/mlx-grpc/mlx-grpc/clients/go/mlxgrpcv1;mlxgrpcv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mlx_grpc/v1/server.proto\x12\x0bmlx_grpc.v1\"\xfd\x03\n\x0cServerLimits\x12\x1b\n\tmax_queue\x18\x01 \x01(\rR\x08maxQueue\x12(\n\x10max_queue_tokens\x18\x02 \x01(\x04R\x0emaxQueueTokens\x12\x1b\n\tmax_batch\x18\x03 \x01(\rR\x08maxBatch\x12*\n\x11max_request_bytes\x18\x04 \x01(\x04R\x0fmaxRequestBytes\x12,\n\x12\x64\x65\x66\x61ult_max_tokens\x18\x05 \x01(\rR\x10\x64\x65\x66\x61ultMaxTokens\x12@\n\x1a\x63lient_requests_per_minute\x18\x06 \x01(\x04H\x00R\x17\x63lientRequestsPerMinute\x88\x01\x01\x12<\n\x18\x63lient_tokens_per_minute\x18\x07 \x01(\x04H\x01R\x15\x63lientTokensPerMinute\x88\x01\x01\x12$\n\x0b\x63lient_rows\x18\x08 \x01(\rH\x02R\nclientRows\x88\x01\x01\x12*\n\x0e\x63lient_waiting\x18\t \x01(\rH\x03R\rclientWaiting\x88\x01\x01\x42\x1d\n\x1b_client_requests_per_minuteB\x1b\n\x19_client_tokens_per_minuteB\x0e\n\x0c_client_rowsB\x11\n\x0f_client_waiting*T\n\rServerFeature\x12\x1e\n\x1aSERVER_FEATURE_UNSPECIFIED\x10\x00\x12#\n\x1fSERVER_FEATURE_MODEL_MANAGEMENT\x10\x01\x42U\n\x14io.github.mlxgrpc.v1P\x01Z;github.com/mlx-grpc/mlx-grpc/clients/go/mlxgrpcv1;mlxgrpcv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,8 +32,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mlx_grpc.v1.server_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\024io.github.mlxgrpc.v1P\001Z;github.com/mlx-grpc/mlx-grpc/clients/go/mlxgrpcv1;mlxgrpcv1'
-  _globals['_SERVERFEATURE']._serialized_start=248
-  _globals['_SERVERFEATURE']._serialized_end=332
+  _globals['_SERVERFEATURE']._serialized_start=553
+  _globals['_SERVERFEATURE']._serialized_end=637
   _globals['_SERVERLIMITS']._serialized_start=42
-  _globals['_SERVERLIMITS']._serialized_end=246
+  _globals['_SERVERLIMITS']._serialized_end=551
 # @@protoc_insertion_point(module_scope)

@@ -62,7 +62,7 @@ def test_a_bug_of_ours_has_an_id_that_the_log_has(
 ) -> None:
     """The client learns the id and nothing else; the log has the traceback under it."""
 
-    def broken(self: Service, model: str) -> None:
+    def broken(self: Service, model: str, client: str) -> None:
         raise RuntimeError("a wheel came off")
 
     monkeypatch.setattr(Service, "tokenizer", broken)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import product
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mlx_grpc.errors import DeadlineUnreachable, MlxGrpcError, NeverFits, QueueFull
+from mlx_grpc.errors import DeadlineUnreachable, MlxGrpcError, NeverFits, QueueFull, RateLimited
 from mlx_grpc.request import Priority
 from mlx_grpc.schedule.budget import KvBudget
+from mlx_grpc.schedule.places import RESERVED
 from mlx_grpc.schedule.scheduler import Entry, Limits, Scheduler
 from mlx_grpc.schedule.states import State
 
 MAX_WAITING, MAX_TOKENS, MAX_ROWS, BUDGET = 4, 60, 3, 200
+MAX_CLIENT_WAITING, MAX_CLIENT_ROWS = 3, 2
+CLIENTS = ("ann", "ben", "cleo")
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -20,7 +26,16 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        limits = Limits(MAX_WAITING, MAX_TOKENS, MAX_ROWS, 5.0, max_overtakes=2, max_overtake_seconds=3.0)
+        limits = Limits(
+            MAX_WAITING,
+            MAX_TOKENS,
+            MAX_ROWS,
+            5.0,
+            max_overtakes=2,
+            max_overtake_seconds=3.0,
+            max_client_waiting=MAX_CLIENT_WAITING,
+            max_client_rows=MAX_CLIENT_ROWS,
+        )
         self.scheduler = Scheduler(limits, KvBudget(BUDGET, 1, 1.0))
         self.now = 0.0
         self.entries: dict[int, Entry] = {}
@@ -41,20 +56,21 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.now += seconds
 
     @rule(
+        client=st.sampled_from(CLIENTS),
         priority=st.sampled_from(Priority),
         prompt=st.integers(1, 40),
         max_tokens=st.integers(1, 200),
         seconds_left=st.none() | st.floats(0.0, 20.0),
     )
-    def submit(self, priority: Priority, prompt: int, max_tokens: int, seconds_left: float | None) -> None:
+    def submit(self, client: str, priority: Priority, prompt: int, max_tokens: int, seconds_left: float | None) -> None:
         key = self.next_key = self.next_key + 1
         deadline = None if seconds_left is None else self.now + seconds_left
-        entry = Entry(key, priority, prompt, prompt + max_tokens, self.now, deadline)
+        entry = Entry(key, priority, prompt, prompt + max_tokens, self.now, deadline, client=client)
         before = self.scheduler.ledger.waiting, self.scheduler.ledger.waiting_tokens
-        has_place = self.may_have_a_place()
+        has_place = self.may_have_a_place(client)
         try:
             queued = self.scheduler.submit(entry, self.now)
-        except (QueueFull, NeverFits, DeadlineUnreachable) as refused:
+        except (QueueFull, RateLimited, NeverFits, DeadlineUnreachable) as refused:
             assert (self.scheduler.ledger.waiting, self.scheduler.ledger.waiting_tokens) == before
             assert self.scheduler.ledger.state(key) is State.DONE
             self.refusals.append(refused)
@@ -64,10 +80,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert 0 <= queued.position <= before[0]
         self.the_queue_is_within_its_limits()
 
-    def may_have_a_place(self) -> bool:
+    def may_have_a_place(self, client: str) -> bool:
         try:
-            self.scheduler.check_place()
-        except QueueFull:
+            self.scheduler.check_place(client)
+        except (QueueFull, RateLimited):
             return False
         return True
 
@@ -76,8 +92,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         not_counted = set(self.scheduler.plan(self.now).admit) | self.resumed
         left = [key for key in self.keys_in(State.WAITING) if key not in not_counted]
         tokens = sum(self.entries[key].prompt_tokens for key in left)
-        assert len(left) <= MAX_WAITING
-        assert len(left) <= 1 or tokens <= MAX_TOKENS
+        several = len({self.entries[key].client for key in left}) > 1
+        assert len(left) <= MAX_WAITING + several * -(-MAX_WAITING // RESERVED)
+        assert len(left) <= 1 or tokens <= MAX_TOKENS + several * -(-MAX_TOKENS // RESERVED)
+        for client in CLIENTS:
+            assert sum(self.entries[key].client == client for key in left) <= MAX_CLIENT_WAITING
 
     @rule()
     def plan_and_act(self) -> None:
@@ -98,8 +117,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.resumed -= set(plan.admit)
 
     def check_first_come_first_served(self, admit: tuple[int, ...]) -> None:
-        for priority in Priority:
-            same = [k for k in admit if self.entries[k].priority is priority and k not in self.resumed]
+        """Each client's own, of one priority."""
+        for kind in product(CLIENTS, Priority):
+            mine = [k for k in admit if (self.entries[k].client, self.entries[k].priority) == kind]
+            same = [k for k in mine if k not in self.resumed]
             assert same == sorted(same)
 
     @precondition(lambda self: self.keys_in(State.PREFILL))
@@ -163,13 +184,18 @@ class SchedulerMachine(RuleBasedStateMachine):
         rows = self.keys_in(State.PREFILL, State.DECODE, State.LEAVING)
         assert (self.scheduler.ledger.waiting, self.scheduler.ledger.running) == (len(waiting), len(rows))
         assert self.scheduler.ledger.running <= MAX_ROWS
+        rows_of = Counter(self.entries[key].client for key in rows)
+        assert self.scheduler.ledger.rows_of == rows_of
+        assert max(rows_of.values(), default=0) <= MAX_CLIENT_ROWS
         assert self.scheduler.ledger.waiting_tokens == sum(self.entries[key].prompt_tokens for key in waiting)
         assert sum(self.scheduler.ledger.waiting_by_priority.values()) == len(waiting)
         assert set(self.entries) - set(waiting) - set(rows) == set(self.ended)
 
     @invariant()
     def a_full_queue_says_when_to_come_again(self) -> None:
-        told = [refused.retry_after_seconds for refused in self.refusals if isinstance(refused, QueueFull)]
+        told = [
+            refused.retry_after_seconds for refused in self.refusals if isinstance(refused, QueueFull | RateLimited)
+        ]
         assert all(seconds is not None and 0.05 <= seconds <= 60.0 for seconds in told)
         self.refusals.clear()
 

@@ -25,8 +25,9 @@ def entry(
     reserved: int = 20,
     arrived: float = 0.0,
     deadline: float | None = None,
+    client: str = "",
 ) -> Entry:
-    return Entry(key, priority, prompt, reserved, arrived, deadline)
+    return Entry(key, priority, prompt, reserved, arrived, deadline, client=client)
 
 
 def scheduler(
@@ -142,9 +143,9 @@ def test_what_could_enter_at_once_is_not_refused_early() -> None:
 def test_those_being_prepared_have_places() -> None:
     """Two rows and one place: three may be prepared at once."""
     one = scheduler(max_waiting=1, rows=2)
-    one.check_place(preparing=2)
+    one.check_place(preparing={"": 2})
     with pytest.raises(QueueFull):
-        one.check_place(preparing=3)
+        one.check_place(preparing={"": 3})
 
 
 def test_waiting_tokens_are_limited() -> None:
@@ -230,6 +231,41 @@ def test_a_queue_that_takes_too_long_is_unreachable() -> None:
     submit_all(one, *(entry(key) for key in range(10)))
     with pytest.raises(DeadlineUnreachable):
         one.submit(entry(10, deadline=5.0), 0.0)
+
+
+def test_better_ones_of_others_delay_only_until_one_has_aged() -> None:
+    """A thousand HIGH of another client are a wait of one ageing period, which is how long they are served first."""
+    one = measured(scheduler(max_waiting=2000, rows=2, ageing_seconds=10.0))
+    submit_all(one, *(entry(key, HIGH, client="ann") for key in range(1000)))
+    step(one)
+    one.ledger.first_token(0, 0.0)
+    queued = one.submit(entry(-2, NORMAL, deadline=8.0, client="ben"), 0.0)
+    assert queued.estimated_wait_seconds == pytest.approx(11.0)
+    assert queued.position == 998
+    with pytest.raises(DeadlineUnreachable):
+        one.submit(entry(-3, NORMAL, deadline=8.0, client="ann"), 0.0)
+
+
+def test_the_wait_knows_a_clients_own_rows() -> None:
+    """With one row for each client, the third of one waits for two of its own, however many rows are free."""
+    one = measured(scheduler(rows=8, max_client_rows=1), residence=2.0)
+    waits = [one.submit(entry(key, client="ann"), 0.0).estimated_wait_seconds for key in range(3)]
+    assert waits == [0.0, pytest.approx(2.0), pytest.approx(4.0)]
+    assert one.submit(entry(10, client="ben"), 0.0).estimated_wait_seconds == 0.0
+
+
+def test_a_client_with_all_its_rows_is_passed_over() -> None:
+    """Its next enters when one of them ends; meanwhile others do, and that is no overtaking."""
+    one = scheduler(rows=4, max_client_rows=2, max_overtakes=0)
+    submit_all(one, *(entry(key, client="ann") for key in range(5)), *(entry(key, client="ben") for key in (10, 11)))
+    assert step(one).admit == (0, 10, 1, 11)
+    one.ledger.finished(10, 0.0)
+    assert step(one).admit == ()
+    one.submit(entry(12, client="ben"), 0.0)
+    assert step(one).admit == (12,)
+    assert one.ledger.overtaken == {}
+    one.ledger.finished(0, 0.0)
+    assert step(one).admit == (2,)
 
 
 def test_old_rates_refuse_nobody() -> None:
@@ -470,6 +506,8 @@ def test_waiting_is_counted_by_class() -> None:
         {"max_waiting_tokens": -1},
         {"ageing_seconds": 0.0},
         {"max_overtakes": -1},
+        {"max_client_rows": 0},
+        {"max_client_waiting": -1},
     ],
 )
 def test_limits_that_make_no_sense(limits: dict[str, Any]) -> None:

@@ -374,7 +374,8 @@ func (*StreamGenerateResponse_Completed) isStreamGenerateResponse_Event() {}
 // The request waits in the queue.
 type QueuedEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many waiting requests are before this one.
+	// How many waiting requests are before this one; where other clients wait as well, by the turns that they have, which is
+	// an estimate.
 	Position uint32 `protobuf:"varint,1,opt,name=position,proto3" json:"position,omitempty"`
 	// How long it will wait, by measured rates; absent while nothing has been measured.
 	EstimatedWait *durationpb.Duration `protobuf:"bytes,2,opt,name=estimated_wait,json=estimatedWait,proto3" json:"estimated_wait,omitempty"`

@@ -83,8 +83,17 @@ type ServerLimits struct {
 	MaxRequestBytes uint64 `protobuf:"varint,4,opt,name=max_request_bytes,json=maxRequestBytes,proto3" json:"max_request_bytes,omitempty"`
 	// Tokens generated when max_tokens is not sent.
 	DefaultMaxTokens uint32 `protobuf:"varint,5,opt,name=default_max_tokens,json=defaultMaxTokens,proto3" json:"default_max_tokens,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Requests a minute of one client: a token's bearer, and on a server without tokens an address. Not sent where there is
+	// no limit, as the three below.
+	ClientRequestsPerMinute *uint64 `protobuf:"varint,6,opt,name=client_requests_per_minute,json=clientRequestsPerMinute,proto3,oneof" json:"client_requests_per_minute,omitempty"`
+	// Tokens a minute of one client, prompts and outputs together.
+	ClientTokensPerMinute *uint64 `protobuf:"varint,7,opt,name=client_tokens_per_minute,json=clientTokensPerMinute,proto3,oneof" json:"client_tokens_per_minute,omitempty"`
+	// Requests of one client that run at once, for each model.
+	ClientRows *uint32 `protobuf:"varint,8,opt,name=client_rows,json=clientRows,proto3,oneof" json:"client_rows,omitempty"`
+	// Requests of one client that may wait, for each model.
+	ClientWaiting *uint32 `protobuf:"varint,9,opt,name=client_waiting,json=clientWaiting,proto3,oneof" json:"client_waiting,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ServerLimits) Reset() {
@@ -152,17 +161,54 @@ func (x *ServerLimits) GetDefaultMaxTokens() uint32 {
 	return 0
 }
 
+func (x *ServerLimits) GetClientRequestsPerMinute() uint64 {
+	if x != nil && x.ClientRequestsPerMinute != nil {
+		return *x.ClientRequestsPerMinute
+	}
+	return 0
+}
+
+func (x *ServerLimits) GetClientTokensPerMinute() uint64 {
+	if x != nil && x.ClientTokensPerMinute != nil {
+		return *x.ClientTokensPerMinute
+	}
+	return 0
+}
+
+func (x *ServerLimits) GetClientRows() uint32 {
+	if x != nil && x.ClientRows != nil {
+		return *x.ClientRows
+	}
+	return 0
+}
+
+func (x *ServerLimits) GetClientWaiting() uint32 {
+	if x != nil && x.ClientWaiting != nil {
+		return *x.ClientWaiting
+	}
+	return 0
+}
+
 var File_mlx_grpc_v1_server_proto protoreflect.FileDescriptor
 
 const file_mlx_grpc_v1_server_proto_rawDesc = "" +
 	"\n" +
-	"\x18mlx_grpc/v1/server.proto\x12\vmlx_grpc.v1\"\xcc\x01\n" +
+	"\x18mlx_grpc/v1/server.proto\x12\vmlx_grpc.v1\"\xfd\x03\n" +
 	"\fServerLimits\x12\x1b\n" +
 	"\tmax_queue\x18\x01 \x01(\rR\bmaxQueue\x12(\n" +
 	"\x10max_queue_tokens\x18\x02 \x01(\x04R\x0emaxQueueTokens\x12\x1b\n" +
 	"\tmax_batch\x18\x03 \x01(\rR\bmaxBatch\x12*\n" +
 	"\x11max_request_bytes\x18\x04 \x01(\x04R\x0fmaxRequestBytes\x12,\n" +
-	"\x12default_max_tokens\x18\x05 \x01(\rR\x10defaultMaxTokens*T\n" +
+	"\x12default_max_tokens\x18\x05 \x01(\rR\x10defaultMaxTokens\x12@\n" +
+	"\x1aclient_requests_per_minute\x18\x06 \x01(\x04H\x00R\x17clientRequestsPerMinute\x88\x01\x01\x12<\n" +
+	"\x18client_tokens_per_minute\x18\a \x01(\x04H\x01R\x15clientTokensPerMinute\x88\x01\x01\x12$\n" +
+	"\vclient_rows\x18\b \x01(\rH\x02R\n" +
+	"clientRows\x88\x01\x01\x12*\n" +
+	"\x0eclient_waiting\x18\t \x01(\rH\x03R\rclientWaiting\x88\x01\x01B\x1d\n" +
+	"\x1b_client_requests_per_minuteB\x1b\n" +
+	"\x19_client_tokens_per_minuteB\x0e\n" +
+	"\f_client_rowsB\x11\n" +
+	"\x0f_client_waiting*T\n" +
 	"\rServerFeature\x12\x1e\n" +
 	"\x1aSERVER_FEATURE_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fSERVER_FEATURE_MODEL_MANAGEMENT\x10\x01BU\n" +
@@ -199,6 +245,7 @@ func file_mlx_grpc_v1_server_proto_init() {
 	if File_mlx_grpc_v1_server_proto != nil {
 		return
 	}
+	file_mlx_grpc_v1_server_proto_msgTypes[0].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

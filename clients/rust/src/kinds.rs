@@ -28,6 +28,10 @@ pub enum Kind {
     ResourceExhausted,
     /// The bounded queue has no place.
     QueueFull,
+    /// Too many bytes were taken in and not yet answered, of all clients or of this connection.
+    IntakeFull,
+    /// This client has had its share of requests, tokens or places for now.
+    RateLimited,
     /// The client did not read its stream for too long.
     SlowReader,
     /// The call's deadline ran out.
@@ -76,6 +80,8 @@ impl Kind {
             "MODEL_LOADING" => Self::ModelLoading,
             "DRAINING" => Self::Draining,
             "QUEUE_FULL" => Self::QueueFull,
+            "INTAKE_FULL" => Self::IntakeFull,
+            "RATE_LIMITED" => Self::RateLimited,
             "SLOW_READER" => Self::SlowReader,
             "DEADLINE_UNREACHABLE" => Self::DeadlineUnreachable,
             "DEADLINE_PASSED" => Self::DeadlinePassed,

@@ -93,6 +93,16 @@ export class QueueFull extends MlxGrpcError {
   override name = "QueueFull";
 }
 
+/** Too many bytes were taken in and not yet answered, of all clients or of this connection. */
+export class IntakeFull extends MlxGrpcError {
+  override name = "IntakeFull";
+}
+
+/** This client has had its share of requests, tokens or places for now; `retryAfterMs` says when to come again. */
+export class RateLimited extends MlxGrpcError {
+  override name = "RateLimited";
+}
+
 /** The stream was not read for too long. */
 export class SlowReader extends MlxGrpcError {
   override name = "SlowReader";

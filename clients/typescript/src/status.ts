@@ -26,6 +26,8 @@ const BY_REASON: Readonly<Record<string, ErrorClass>> = {
   MODEL_LOADING: errors.ModelLoading,
   DRAINING: errors.Draining,
   QUEUE_FULL: errors.QueueFull,
+  INTAKE_FULL: errors.IntakeFull,
+  RATE_LIMITED: errors.RateLimited,
   SLOW_READER: errors.SlowReader,
   DEADLINE_UNREACHABLE: errors.DeadlineUnreachable,
   DEADLINE_PASSED: errors.DeadlinePassed,

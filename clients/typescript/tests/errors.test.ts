@@ -22,6 +22,8 @@ const REASONS = {
   MODEL_LOADING: [mlx.ModelLoading, mlx.Unavailable],
   DRAINING: [mlx.Draining, mlx.Unavailable],
   QUEUE_FULL: [mlx.QueueFull],
+  INTAKE_FULL: [mlx.IntakeFull],
+  RATE_LIMITED: [mlx.RateLimited],
   SLOW_READER: [mlx.SlowReader],
   DEADLINE_UNREACHABLE: [mlx.DeadlineUnreachable, mlx.DeadlineExceeded],
   DEADLINE_PASSED: [mlx.DeadlinePassed, mlx.DeadlineExceeded],

@@ -86,13 +86,17 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """Bounds that hold for every call; those of queue and batch for each model."""
+    """Bounds that hold for every call; those of queue, batch and rows for each model. None: no limit."""
 
     max_queue: int
     max_queue_tokens: int
     max_batch: int
     max_request_bytes: int
     default_max_tokens: int
+    client_requests_per_minute: int | None = None
+    client_tokens_per_minute: int | None = None
+    client_rows: int | None = None
+    client_waiting: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,6 +158,10 @@ def server_info(message: server_service_pb2.GetServerInfoResponse) -> ServerInfo
             max_batch=limits.max_batch,
             max_request_bytes=limits.max_request_bytes,
             default_max_tokens=limits.default_max_tokens,
+            client_requests_per_minute=_sent(limits, "client_requests_per_minute"),
+            client_tokens_per_minute=_sent(limits, "client_tokens_per_minute"),
+            client_rows=_sent(limits, "client_rows"),
+            client_waiting=_sent(limits, "client_waiting"),
         ),
         features=tuple(_name(server_pb2.ServerFeature, one, "SERVER_FEATURE_") for one in message.features),
         default_model=message.default_model,
@@ -168,6 +172,11 @@ def health_status(message: Any) -> HealthStatus:
     """The status of a HealthCheckResponse; a number that is not known is UNKNOWN."""
     numbers = {0: HealthStatus.UNKNOWN, 1: HealthStatus.SERVING, 2: HealthStatus.NOT_SERVING}
     return (numbers | {3: HealthStatus.SERVICE_UNKNOWN}).get(message.status, HealthStatus.UNKNOWN)
+
+
+def _sent(message: Any, field: str) -> int | None:
+    """An optional number; None where it was not sent."""
+    return getattr(message, field) if message.HasField(field) else None
 
 
 def _name(kind: Any, number: int, prefix: str) -> str:

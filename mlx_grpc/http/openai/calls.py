@@ -18,6 +18,7 @@ from mlx_grpc.http.openai.access import headers_of
 from mlx_grpc.http.openai.answers import DONE, Answer
 from mlx_grpc.http.openai.errors import ApiError, api_error, internal_error
 from mlx_grpc.http.openai.requests import Call, ReadCall, openai_name
+from mlx_grpc.http.token_check import client_of
 from mlx_grpc.request import Completed, Delta, Event, Finished, Prefill, Queued, Started
 from mlx_grpc.service.generation.call import Generation
 from mlx_grpc.service.intake.resolved import ResolvedRequest
@@ -53,21 +54,21 @@ class Completions:
             # Besides telling people, this keeps pages of other sites out, which may send all other types unasked.
             raise ApiError(415, "send a JSON body with the header Content-Type: application/json", code="no_json")
         call = self._read_call(await _read_body(receive), headers)
-        await _unless_gone(receive, self._serve(call, send))
+        await _unless_gone(receive, self._serve(call, client_of(scope), send))
 
-    async def _serve(self, call: Call, send: Send) -> None:
+    async def _serve(self, call: Call, client: str, send: Send) -> None:
         writer = _Writer(send, self._slow_reader_seconds)
         try:
-            await self._generate(call, writer)
+            await self._generate(call, client, writer)
         except MlxGrpcError as error:
             await writer.fail(api_error(error, openai_name(call, error)))
         except Exception as error:
             await writer.fail(internal_error("an OpenAI call", error))
 
-    async def _generate(self, call: Call, writer: _Writer) -> None:
+    async def _generate(self, call: Call, client: str, writer: _Writer) -> None:
         timeout = call.timeout_seconds
         deadline_seconds = None if timeout is None else asyncio.get_running_loop().time() + timeout
-        async with self._service.generation(call.request, deadline_seconds) as generation:
+        async with self._service.generation(call.request, deadline_seconds, client) as generation:
             resolved = generation.request
             log.info(
                 "%s accepted over HTTP: model %s, %d prompt tokens",

@@ -11,6 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Collection, Mapping
+from contextlib import AbstractAsyncContextManager
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -21,9 +22,11 @@ from mlx_grpc.http.openai.access import headers_of, origin_allowed
 from mlx_grpc.http.openai.answers import REASONS
 from mlx_grpc.http.openai.errors import ApiError, api_error, internal_error
 from mlx_grpc.http.openai.requests import read_priority
+from mlx_grpc.http.token_check import client_of
 from mlx_grpc.http.websocket import messages as messages
 from mlx_grpc.http.websocket.messages import Cancel, Parameters, TextInput
 from mlx_grpc.request import Chat, Delta, GenerationRequest, Message, Priority
+from mlx_grpc.service.generation.call import Generation
 from mlx_grpc.service.intake.validate import validate
 from mlx_grpc.service.service import Service
 
@@ -51,7 +54,8 @@ class Sockets:
             await _refuse(socket, error)
         else:
             await socket.accept()
-            await _Conversation(self._service, socket, priority, self._slow_reader_seconds).run()
+            conversation = _Conversation(self._service, socket, client_of(scope), priority, self._slow_reader_seconds)
+            await conversation.run()
 
     def _admit(self, headers: Mapping[str, str]) -> Priority:
         if not origin_allowed(headers, self._origins):
@@ -67,10 +71,13 @@ async def _refuse(socket: WebSocket, error: ApiError) -> None:
 class _Conversation:
     """One socket's. Two tasks at most: the one that reads, and the one that answers."""
 
-    def __init__(self, service: Service, socket: WebSocket, priority: Priority, slow_reader_seconds: float) -> None:
+    def __init__(
+        self, service: Service, socket: WebSocket, client: str, priority: Priority, slow_reader_seconds: float
+    ) -> None:
         self._service = service
         self._slow_reader_seconds = slow_reader_seconds
         self._socket = socket
+        self._client = client
         self._priority = priority
         self._parameters = Parameters()
         self._waiting: deque[GenerationRequest] = deque()
@@ -163,7 +170,7 @@ class _Conversation:
         text: list[str] = []
         generation = None
         try:
-            async with asyncio.timeout(None) as self._generating, self._service.generation(request) as generation:
+            async with asyncio.timeout(None) as self._generating, self._open_generation(request) as generation:
                 resolved = generation.request
                 await self._send(messages.response_start(resolved.generation_id, resolved.model))
                 while events := await generation.next_events():
@@ -180,6 +187,9 @@ class _Conversation:
             self._generating = None
         completed = generation.completed if generation else None
         return messages.response_complete("".join(text), time.monotonic() - began_seconds, completed, reason)
+
+    def _open_generation(self, request: GenerationRequest) -> AbstractAsyncContextManager[Generation]:
+        return self._service.generation(request, client=self._client)
 
     async def _send(self, message: str) -> None:
         """Raises WebSocketDisconnect, or _SlowReader."""

@@ -20,6 +20,7 @@ def entry_of(generation: Generation, now_seconds: float, cached_share: float) ->
         reserved_tokens=prompt_tokens + request.max_tokens,
         arrived_seconds=now_seconds,
         deadline_seconds=request.deadline_seconds,
+        client=request.client,
         prefill_tokens=prompt_tokens if request.cache.bypass else round(prompt_tokens * (1.0 - cached_share)),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from mlx_grpc.bounds.rates import ClientRates
 from mlx_grpc.engine.link.interface import StartLink
 from mlx_grpc.engine.link.process import ProcessLink
 from mlx_grpc.errors import InvalidField, ModelNotFound
@@ -31,12 +32,14 @@ class Catalog:
         on_change: Callable[[ModelHost], None],
         stats: Stats,
         start_link: StartLink | None = None,
+        rates: ClientRates | None = None,
     ) -> None:
         self._settings = settings
         self._start_link = start_link or ProcessLink
         self._find = find
         self._on_change = on_change
         self._stats = stats
+        self._rates = rates
         self.memory = DeviceMemory(settings.memory_limit_bytes or 0)
         self._hosts: dict[str, ModelHost] = {}
         self.default_id = ""
@@ -50,7 +53,9 @@ class Catalog:
         """Make a model known, UNLOADED. Raises InvalidField when the id is taken."""
         if source.id in self._hosts:
             raise InvalidField(f"there are two models named {source.id}; give one another name", field="model")
-        host = ModelHost(source, self._settings, self._start_link, self._on_change, self.memory, self._stats)
+        host = ModelHost(
+            source, self._settings, self._start_link, self._on_change, self.memory, self._stats, self._rates
+        )
         self._hosts[source.id] = host
         self.default_id = self.default_id or source.id
         self._on_change(host)

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from mlx_grpc.engine.messages import Cancel, Step, StepBegan, ToWorker
+from mlx_grpc.bounds.rates import ClientRates
+from mlx_grpc.engine.messages import Cancel, RowToken, Step, StepBegan, ToWorker
 from mlx_grpc.engine.submits import submits
 from mlx_grpc.errors import DeadlinePassed
 from mlx_grpc.observe.stats import Stats
@@ -34,7 +36,13 @@ class Dispatcher:
     """The queue and the batch of one model. `calls` are those that it has accepted."""
 
     def __init__(
-        self, model: str, scheduler: Scheduler, recovery: Recovery, memory: DeviceMemory, stats: Stats
+        self,
+        model: str,
+        scheduler: Scheduler,
+        recovery: Recovery,
+        memory: DeviceMemory,
+        stats: Stats,
+        rates: ClientRates | None = None,
     ) -> None:
         self.scheduler = scheduler
         self.calls = LiveCalls(self._left)
@@ -48,19 +56,21 @@ class Dispatcher:
         self._recovery = recovery
         self._memory = memory
         self._stats = stats
+        self._rates = rates or ClientRates()
         self._delivery = Delivery(self.calls, recovery)
         self._loop = asyncio.get_running_loop()
         self._send: Send | None = None
         self._most_rows = scheduler.limits.max_rows
         self._expected_seconds = 0.0
         self._keys = itertools.count(1)
-        self._preparing = 0
+        self._preparing: Counter[str] = Counter()
+        """Calls by client."""
         self._wakeup = Wakeup(self._pump)
         self._idle = asyncio.Event()
         self._idle.set()
 
     def submit(self, generation: Generation) -> None:
-        """Accept a call. Raises QueueFull, NeverFits or DeadlineUnreachable, and then nothing has changed."""
+        """Accept a call. Raises QueueFull, RateLimited, NeverFits or DeadlineUnreachable, then without any change."""
         generation.key = next(self._keys)
         check_message(generation)
         now_seconds = self._loop.time()
@@ -70,18 +80,20 @@ class Dispatcher:
         self.changed()
 
     @contextmanager
-    def preparing(self) -> Iterator[None]:
+    def preparing(self, client: str) -> Iterator[None]:
         """A call is being rendered and tokenized, and will be submitted in the block: it counts as one that waits.
 
-        Raises QueueFull where no call would have a place, whatever it holds.
+        Raises QueueFull or RateLimited where no call of the client would have a place, whatever it holds.
         """
         self._update_scheduler()
-        self.scheduler.check_place(self._preparing)
-        self._preparing += 1
+        self.scheduler.check_place(client, self._preparing)
+        self._preparing[client] += 1
         try:
             yield
         finally:
-            self._preparing -= 1
+            self._preparing[client] -= 1
+            if not self._preparing[client]:
+                del self._preparing[client]
 
     def changed(self) -> None:
         """Plan once for all that happens in this turn of the loop, so that calls that come together enter together."""
@@ -142,6 +154,8 @@ class Dispatcher:
         for token in step.tokens:
             if ledger.state(token.row_id) is State.PREFILL:
                 ledger.first_token(token.row_id, now_seconds)
+        if self._rates.limits_tokens:
+            self._charge(step.tokens, now_seconds)
         leaving = self._delivery.tokens(step.tokens, now_seconds)
         for token in step.tokens:
             if token.finish:
@@ -166,6 +180,12 @@ class Dispatcher:
                 self._send(Cancel([key]))
         self._settle()
         self.changed()
+
+    def _charge(self, tokens: Iterable[RowToken], now_seconds: float) -> None:
+        """Each client pays for what is delivered to it."""
+        calls = (self.calls.get(token.row_id) for token in tokens)
+        for client, count in Counter(call.request.client for call in calls if call is not None).items():
+            self._rates.spend_tokens(client, count, now_seconds)
 
     def _row_ended(self, key: int, removed: bool) -> None:
         """The engine says that the row is gone: it finished, or was taken out."""

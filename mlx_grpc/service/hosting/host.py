@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from mlx_grpc.bounds.rates import ClientRates
 from mlx_grpc.engine.link.interface import StartLink
 from mlx_grpc.engine.messages import Loaded
 from mlx_grpc.errors import Draining, MlxGrpcError, ModelFailed
@@ -44,6 +45,7 @@ class ModelHost:
         on_change: Callable[[ModelHost], None],
         memory: DeviceMemory,
         stats: Stats,
+        rates: ClientRates | None = None,
     ) -> None:
         self.source = source
         self.life = ModelLife(source.id, lambda: on_change(self))
@@ -52,9 +54,11 @@ class ModelHost:
             max_waiting_tokens=settings.max_queue_tokens,
             max_rows=settings.max_batch,
             ageing_seconds=settings.ageing_seconds,
+            max_client_waiting=settings.client_waiting,
+            max_client_rows=settings.client_rows,
         )
         recovery = Recovery(settings.max_batch)
-        self.dispatcher = Dispatcher(source.id, Scheduler(limits), recovery, memory, stats)
+        self.dispatcher = Dispatcher(source.id, Scheduler(limits), recovery, memory, stats, rates)
         self._crashes = CrashHandler(source.id, recovery, self.dispatcher.calls, stats)
         self._engine = HostedEngine(
             source.id, settings, start_link, self.dispatcher, memory, self._on_lost, self._on_stall

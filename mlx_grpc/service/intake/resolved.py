@@ -10,10 +10,13 @@ from mlx_grpc.request import CacheControl, Output, Priority
 
 @dataclass(frozen=True, slots=True)
 class ResolvedRequest:
-    """A request, validated and complete: nothing is left to a default. Times are seconds on the loop's clock."""
+    """A request, validated and complete: nothing is left to a default. Times are seconds on the loop's clock.
+
+    `client` is who asks, as `auth.clients` names them."""
 
     generation_id: str
     request_id: str
+    client: str
     model: str
     prompt: list[int]
     sampling: SamplingParams

@@ -489,7 +489,8 @@ pub mod stream_generate_response {
 /// The request waits in the queue.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct QueuedEvent {
-    /// How many waiting requests are before this one.
+    /// How many waiting requests are before this one; where other clients wait as well, by the turns that they have, which is
+    /// an estimate.
     #[prost(uint32, tag="1")]
     pub position: u32,
     /// How long it will wait, by measured rates; absent while nothing has been measured.
@@ -810,6 +811,19 @@ pub struct ServerLimits {
     /// Tokens generated when max_tokens is not sent.
     #[prost(uint32, tag="5")]
     pub default_max_tokens: u32,
+    /// Requests a minute of one client: a token's bearer, and on a server without tokens an address. Not sent where there is
+    /// no limit, as the three below.
+    #[prost(uint64, optional, tag="6")]
+    pub client_requests_per_minute: ::core::option::Option<u64>,
+    /// Tokens a minute of one client, prompts and outputs together.
+    #[prost(uint64, optional, tag="7")]
+    pub client_tokens_per_minute: ::core::option::Option<u64>,
+    /// Requests of one client that run at once, for each model.
+    #[prost(uint32, optional, tag="8")]
+    pub client_rows: ::core::option::Option<u32>,
+    /// Requests of one client that may wait, for each model.
+    #[prost(uint32, optional, tag="9")]
+    pub client_waiting: ::core::option::Option<u32>,
 }
 /// What this server can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

@@ -214,7 +214,8 @@ export const StreamGenerateResponseSchema: GenMessage<StreamGenerateResponse> = 
  */
 export type QueuedEvent = Message<"mlx_grpc.v1.QueuedEvent"> & {
   /**
-   * How many waiting requests are before this one.
+   * How many waiting requests are before this one; where other clients wait as well, by the turns that they have, which is
+   * an estimate.
    *
    * @generated from field: uint32 position = 1;
    */

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file mlx_grpc/v1/server.proto.
  */
 export const file_mlx_grpc_v1_server: GenFile = /*@__PURE__*/
-  fileDesc("ChhtbHhfZ3JwYy92MS9zZXJ2ZXIucHJvdG8SC21seF9ncnBjLnYxIoUBCgxTZXJ2ZXJMaW1pdHMSEQoJbWF4X3F1ZXVlGAEgASgNEhgKEG1heF9xdWV1ZV90b2tlbnMYAiABKAQSEQoJbWF4X2JhdGNoGAMgASgNEhkKEW1heF9yZXF1ZXN0X2J5dGVzGAQgASgEEhoKEmRlZmF1bHRfbWF4X3Rva2VucxgFIAEoDSpUCg1TZXJ2ZXJGZWF0dXJlEh4KGlNFUlZFUl9GRUFUVVJFX1VOU1BFQ0lGSUVEEAASIwofU0VSVkVSX0ZFQVRVUkVfTU9ERUxfTUFOQUdFTUVOVBABQlUKFGlvLmdpdGh1Yi5tbHhncnBjLnYxUAFaO2dpdGh1Yi5jb20vbWx4LWdycGMvbWx4LWdycGMvY2xpZW50cy9nby9tbHhncnBjdjE7bWx4Z3JwY3YxYgZwcm90bzM");
+  fileDesc("ChhtbHhfZ3JwYy92MS9zZXJ2ZXIucHJvdG8SC21seF9ncnBjLnYxIusCCgxTZXJ2ZXJMaW1pdHMSEQoJbWF4X3F1ZXVlGAEgASgNEhgKEG1heF9xdWV1ZV90b2tlbnMYAiABKAQSEQoJbWF4X2JhdGNoGAMgASgNEhkKEW1heF9yZXF1ZXN0X2J5dGVzGAQgASgEEhoKEmRlZmF1bHRfbWF4X3Rva2VucxgFIAEoDRInChpjbGllbnRfcmVxdWVzdHNfcGVyX21pbnV0ZRgGIAEoBEgAiAEBEiUKGGNsaWVudF90b2tlbnNfcGVyX21pbnV0ZRgHIAEoBEgBiAEBEhgKC2NsaWVudF9yb3dzGAggASgNSAKIAQESGwoOY2xpZW50X3dhaXRpbmcYCSABKA1IA4gBAUIdChtfY2xpZW50X3JlcXVlc3RzX3Blcl9taW51dGVCGwoZX2NsaWVudF90b2tlbnNfcGVyX21pbnV0ZUIOCgxfY2xpZW50X3Jvd3NCEQoPX2NsaWVudF93YWl0aW5nKlQKDVNlcnZlckZlYXR1cmUSHgoaU0VSVkVSX0ZFQVRVUkVfVU5TUEVDSUZJRUQQABIjCh9TRVJWRVJfRkVBVFVSRV9NT0RFTF9NQU5BR0VNRU5UEAFCVQoUaW8uZ2l0aHViLm1seGdycGMudjFQAVo7Z2l0aHViLmNvbS9tbHgtZ3JwYy9tbHgtZ3JwYy9jbGllbnRzL2dvL21seGdycGN2MTttbHhncnBjdjFiBnByb3RvMw");
 
 /**
  * Bounds that hold for every call.
@@ -52,6 +52,35 @@ export type ServerLimits = Message<"mlx_grpc.v1.ServerLimits"> & {
    * @generated from field: uint32 default_max_tokens = 5;
    */
   defaultMaxTokens: number;
+
+  /**
+   * Requests a minute of one client: a token's bearer, and on a server without tokens an address. Not sent where there is
+   * no limit, as the three below.
+   *
+   * @generated from field: optional uint64 client_requests_per_minute = 6;
+   */
+  clientRequestsPerMinute?: bigint | undefined;
+
+  /**
+   * Tokens a minute of one client, prompts and outputs together.
+   *
+   * @generated from field: optional uint64 client_tokens_per_minute = 7;
+   */
+  clientTokensPerMinute?: bigint | undefined;
+
+  /**
+   * Requests of one client that run at once, for each model.
+   *
+   * @generated from field: optional uint32 client_rows = 8;
+   */
+  clientRows?: number | undefined;
+
+  /**
+   * Requests of one client that may wait, for each model.
+   *
+   * @generated from field: optional uint32 client_waiting = 9;
+   */
+  clientWaiting?: number | undefined;
 };
 
 /**

@@ -21,6 +21,8 @@ import java.util.Optional;
  * │   └── Draining
  * ├── ResourceExhausted       RESOURCE_EXHAUSTED
  * ├── QueueFull               RESOURCE_EXHAUSTED
+ * ├── IntakeFull              RESOURCE_EXHAUSTED
+ * ├── RateLimited             RESOURCE_EXHAUSTED
  * ├── SlowReader              RESOURCE_EXHAUSTED
  * ├── DeadlineExceeded        DEADLINE_EXCEEDED
  * │   ├── DeadlineUnreachable
@@ -157,6 +159,20 @@ public class MlxGrpcError extends RuntimeException {
     /** The bounded queue has no place; {@code retryAfter()} comes from the measured rate. */
     public static final class QueueFull extends MlxGrpcError {
         QueueFull(Facts facts) {
+            super(facts);
+        }
+    }
+
+    /** Too many bytes were taken in and not yet answered, of all clients or of this connection. */
+    public static final class IntakeFull extends MlxGrpcError {
+        IntakeFull(Facts facts) {
+            super(facts);
+        }
+    }
+
+    /** This client has had its share of requests, tokens or places for now; {@code retryAfter()} says until when. */
+    public static final class RateLimited extends MlxGrpcError {
+        RateLimited(Facts facts) {
             super(facts);
         }
     }

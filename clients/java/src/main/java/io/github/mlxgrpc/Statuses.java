@@ -40,6 +40,8 @@ final class Statuses {
             Map.entry("MODEL_LOADING", MlxGrpcError.ModelLoading::new),
             Map.entry("DRAINING", MlxGrpcError.Draining::new),
             Map.entry("QUEUE_FULL", MlxGrpcError.QueueFull::new),
+            Map.entry("INTAKE_FULL", MlxGrpcError.IntakeFull::new),
+            Map.entry("RATE_LIMITED", MlxGrpcError.RateLimited::new),
             Map.entry("SLOW_READER", MlxGrpcError.SlowReader::new),
             Map.entry("DEADLINE_UNREACHABLE", MlxGrpcError.DeadlineUnreachable::new),
             Map.entry("DEADLINE_PASSED", MlxGrpcError.DeadlinePassed::new),

@@ -57,7 +57,8 @@ private static final long serialVersionUID = 0L;
   private int position_ = 0;
   /**
    * <pre>
-   * How many waiting requests are before this one.
+   * How many waiting requests are before this one; where other clients wait as well, by the turns that they have, which is
+   * an estimate.
    * </pre>
    *
    * <code>uint32 position = 1 [json_name = "position"];</code>
@@ -455,7 +456,8 @@ private static final long serialVersionUID = 0L;
     private int position_ ;
     /**
      * <pre>
-     * How many waiting requests are before this one.
+     * How many waiting requests are before this one; where other clients wait as well, by the turns that they have, which is
+     * an estimate.
      * </pre>
      *
      * <code>uint32 position = 1 [json_name = "position"];</code>
@@ -467,7 +469,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How many waiting requests are before this one.
+     * How many waiting requests are before this one; where other clients wait as well, by the turns that they have, which is
+     * an estimate.
      * </pre>
      *
      * <code>uint32 position = 1 [json_name = "position"];</code>
@@ -483,7 +486,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How many waiting requests are before this one.
+     * How many waiting requests are before this one; where other clients wait as well, by the turns that they have, which is
+     * an estimate.
      * </pre>
      *
      * <code>uint32 position = 1 [json_name = "position"];</code>

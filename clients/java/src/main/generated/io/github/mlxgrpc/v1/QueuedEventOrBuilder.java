@@ -12,7 +12,8 @@ public interface QueuedEventOrBuilder extends
 
   /**
    * <pre>
-   * How many waiting requests are before this one.
+   * How many waiting requests are before this one; where other clients wait as well, by the turns that they have, which is
+   * an estimate.
    * </pre>
    *
    * <code>uint32 position = 1 [json_name = "position"];</code>

@@ -41,16 +41,24 @@ public final class Server extends com.google.protobuf.GeneratedFile {
   static {
     java.lang.String[] descriptorData = {
       "\n\030mlx_grpc/v1/server.proto\022\013mlx_grpc.v1\"" +
-      "\314\001\n\014ServerLimits\022\033\n\tmax_queue\030\001 \001(\rR\010max" +
+      "\375\003\n\014ServerLimits\022\033\n\tmax_queue\030\001 \001(\rR\010max" +
       "Queue\022(\n\020max_queue_tokens\030\002 \001(\004R\016maxQueu" +
       "eTokens\022\033\n\tmax_batch\030\003 \001(\rR\010maxBatch\022*\n\021" +
       "max_request_bytes\030\004 \001(\004R\017maxRequestBytes" +
       "\022,\n\022default_max_tokens\030\005 \001(\rR\020defaultMax" +
-      "Tokens*T\n\rServerFeature\022\036\n\032SERVER_FEATUR" +
-      "E_UNSPECIFIED\020\000\022#\n\037SERVER_FEATURE_MODEL_" +
-      "MANAGEMENT\020\001BU\n\024io.github.mlxgrpc.v1P\001Z;" +
-      "github.com/mlx-grpc/mlx-grpc/clients/go/" +
-      "mlxgrpcv1;mlxgrpcv1b\006proto3"
+      "Tokens\022@\n\032client_requests_per_minute\030\006 \001" +
+      "(\004H\000R\027clientRequestsPerMinute\210\001\001\022<\n\030clie" +
+      "nt_tokens_per_minute\030\007 \001(\004H\001R\025clientToke" +
+      "nsPerMinute\210\001\001\022$\n\013client_rows\030\010 \001(\rH\002R\nc" +
+      "lientRows\210\001\001\022*\n\016client_waiting\030\t \001(\rH\003R\r" +
+      "clientWaiting\210\001\001B\035\n\033_client_requests_per" +
+      "_minuteB\033\n\031_client_tokens_per_minuteB\016\n\014" +
+      "_client_rowsB\021\n\017_client_waiting*T\n\rServe" +
+      "rFeature\022\036\n\032SERVER_FEATURE_UNSPECIFIED\020\000" +
+      "\022#\n\037SERVER_FEATURE_MODEL_MANAGEMENT\020\001BU\n" +
+      "\024io.github.mlxgrpc.v1P\001Z;github.com/mlx-" +
+      "grpc/mlx-grpc/clients/go/mlxgrpcv1;mlxgr" +
+      "pcv1b\006proto3"
     };
     descriptor = com.google.protobuf.Descriptors.FileDescriptor
       .internalBuildGeneratedFileFrom(descriptorData,
@@ -61,7 +69,7 @@ public final class Server extends com.google.protobuf.GeneratedFile {
     internal_static_mlx_grpc_v1_ServerLimits_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_mlx_grpc_v1_ServerLimits_descriptor,
-        new java.lang.String[] { "MaxQueue", "MaxQueueTokens", "MaxBatch", "MaxRequestBytes", "DefaultMaxTokens", });
+        new java.lang.String[] { "MaxQueue", "MaxQueueTokens", "MaxBatch", "MaxRequestBytes", "DefaultMaxTokens", "ClientRequestsPerMinute", "ClientTokensPerMinute", "ClientRows", "ClientWaiting", });
     descriptor.resolveAllFeaturesImmutable();
   }
 

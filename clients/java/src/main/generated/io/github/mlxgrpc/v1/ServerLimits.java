@@ -52,6 +52,7 @@ private static final long serialVersionUID = 0L;
             io.github.mlxgrpc.v1.ServerLimits.class, io.github.mlxgrpc.v1.ServerLimits.Builder.class);
   }
 
+  private int bitField0_;
   public static final int MAX_QUEUE_FIELD_NUMBER = 1;
   private int maxQueue_ = 0;
   /**
@@ -127,6 +128,116 @@ private static final long serialVersionUID = 0L;
     return defaultMaxTokens_;
   }
 
+  public static final int CLIENT_REQUESTS_PER_MINUTE_FIELD_NUMBER = 6;
+  private long clientRequestsPerMinute_ = 0L;
+  /**
+   * <pre>
+   * Requests a minute of one client: a token's bearer, and on a server without tokens an address. Not sent where there is
+   * no limit, as the three below.
+   * </pre>
+   *
+   * <code>optional uint64 client_requests_per_minute = 6 [json_name = "clientRequestsPerMinute"];</code>
+   * @return Whether the clientRequestsPerMinute field is set.
+   */
+  @java.lang.Override
+  public boolean hasClientRequestsPerMinute() {
+    return ((bitField0_ & 0x00000001) != 0);
+  }
+  /**
+   * <pre>
+   * Requests a minute of one client: a token's bearer, and on a server without tokens an address. Not sent where there is
+   * no limit, as the three below.
+   * </pre>
+   *
+   * <code>optional uint64 client_requests_per_minute = 6 [json_name = "clientRequestsPerMinute"];</code>
+   * @return The clientRequestsPerMinute.
+   */
+  @java.lang.Override
+  public long getClientRequestsPerMinute() {
+    return clientRequestsPerMinute_;
+  }
+
+  public static final int CLIENT_TOKENS_PER_MINUTE_FIELD_NUMBER = 7;
+  private long clientTokensPerMinute_ = 0L;
+  /**
+   * <pre>
+   * Tokens a minute of one client, prompts and outputs together.
+   * </pre>
+   *
+   * <code>optional uint64 client_tokens_per_minute = 7 [json_name = "clientTokensPerMinute"];</code>
+   * @return Whether the clientTokensPerMinute field is set.
+   */
+  @java.lang.Override
+  public boolean hasClientTokensPerMinute() {
+    return ((bitField0_ & 0x00000002) != 0);
+  }
+  /**
+   * <pre>
+   * Tokens a minute of one client, prompts and outputs together.
+   * </pre>
+   *
+   * <code>optional uint64 client_tokens_per_minute = 7 [json_name = "clientTokensPerMinute"];</code>
+   * @return The clientTokensPerMinute.
+   */
+  @java.lang.Override
+  public long getClientTokensPerMinute() {
+    return clientTokensPerMinute_;
+  }
+
+  public static final int CLIENT_ROWS_FIELD_NUMBER = 8;
+  private int clientRows_ = 0;
+  /**
+   * <pre>
+   * Requests of one client that run at once, for each model.
+   * </pre>
+   *
+   * <code>optional uint32 client_rows = 8 [json_name = "clientRows"];</code>
+   * @return Whether the clientRows field is set.
+   */
+  @java.lang.Override
+  public boolean hasClientRows() {
+    return ((bitField0_ & 0x00000004) != 0);
+  }
+  /**
+   * <pre>
+   * Requests of one client that run at once, for each model.
+   * </pre>
+   *
+   * <code>optional uint32 client_rows = 8 [json_name = "clientRows"];</code>
+   * @return The clientRows.
+   */
+  @java.lang.Override
+  public int getClientRows() {
+    return clientRows_;
+  }
+
+  public static final int CLIENT_WAITING_FIELD_NUMBER = 9;
+  private int clientWaiting_ = 0;
+  /**
+   * <pre>
+   * Requests of one client that may wait, for each model.
+   * </pre>
+   *
+   * <code>optional uint32 client_waiting = 9 [json_name = "clientWaiting"];</code>
+   * @return Whether the clientWaiting field is set.
+   */
+  @java.lang.Override
+  public boolean hasClientWaiting() {
+    return ((bitField0_ & 0x00000008) != 0);
+  }
+  /**
+   * <pre>
+   * Requests of one client that may wait, for each model.
+   * </pre>
+   *
+   * <code>optional uint32 client_waiting = 9 [json_name = "clientWaiting"];</code>
+   * @return The clientWaiting.
+   */
+  @java.lang.Override
+  public int getClientWaiting() {
+    return clientWaiting_;
+  }
+
   private byte memoizedIsInitialized = -1;
   @java.lang.Override
   public final boolean isInitialized() {
@@ -156,6 +267,18 @@ private static final long serialVersionUID = 0L;
     if (defaultMaxTokens_ != 0) {
       output.writeUInt32(5, defaultMaxTokens_);
     }
+    if (((bitField0_ & 0x00000001) != 0)) {
+      output.writeUInt64(6, clientRequestsPerMinute_);
+    }
+    if (((bitField0_ & 0x00000002) != 0)) {
+      output.writeUInt64(7, clientTokensPerMinute_);
+    }
+    if (((bitField0_ & 0x00000004) != 0)) {
+      output.writeUInt32(8, clientRows_);
+    }
+    if (((bitField0_ & 0x00000008) != 0)) {
+      output.writeUInt32(9, clientWaiting_);
+    }
     getUnknownFields().writeTo(output);
   }
   private int computeSerializedSize_0() {
@@ -179,6 +302,22 @@ private static final long serialVersionUID = 0L;
     if (defaultMaxTokens_ != 0) {
       size += com.google.protobuf.CodedOutputStream
         .computeUInt32Size(5, defaultMaxTokens_);
+    }
+    if (((bitField0_ & 0x00000001) != 0)) {
+      size += com.google.protobuf.CodedOutputStream
+        .computeUInt64Size(6, clientRequestsPerMinute_);
+    }
+    if (((bitField0_ & 0x00000002) != 0)) {
+      size += com.google.protobuf.CodedOutputStream
+        .computeUInt64Size(7, clientTokensPerMinute_);
+    }
+    if (((bitField0_ & 0x00000004) != 0)) {
+      size += com.google.protobuf.CodedOutputStream
+        .computeUInt32Size(8, clientRows_);
+    }
+    if (((bitField0_ & 0x00000008) != 0)) {
+      size += com.google.protobuf.CodedOutputStream
+        .computeUInt32Size(9, clientWaiting_);
     }
     return size;
   }
@@ -214,6 +353,26 @@ private static final long serialVersionUID = 0L;
         != other.getMaxRequestBytes()) return false;
     if (getDefaultMaxTokens()
         != other.getDefaultMaxTokens()) return false;
+    if (hasClientRequestsPerMinute() != other.hasClientRequestsPerMinute()) return false;
+    if (hasClientRequestsPerMinute()) {
+      if (getClientRequestsPerMinute()
+          != other.getClientRequestsPerMinute()) return false;
+    }
+    if (hasClientTokensPerMinute() != other.hasClientTokensPerMinute()) return false;
+    if (hasClientTokensPerMinute()) {
+      if (getClientTokensPerMinute()
+          != other.getClientTokensPerMinute()) return false;
+    }
+    if (hasClientRows() != other.hasClientRows()) return false;
+    if (hasClientRows()) {
+      if (getClientRows()
+          != other.getClientRows()) return false;
+    }
+    if (hasClientWaiting() != other.hasClientWaiting()) return false;
+    if (hasClientWaiting()) {
+      if (getClientWaiting()
+          != other.getClientWaiting()) return false;
+    }
     if (!getUnknownFields().equals(other.getUnknownFields())) return false;
     return true;
   }
@@ -237,6 +396,24 @@ private static final long serialVersionUID = 0L;
         getMaxRequestBytes());
     hash = (37 * hash) + DEFAULT_MAX_TOKENS_FIELD_NUMBER;
     hash = (53 * hash) + getDefaultMaxTokens();
+    if (hasClientRequestsPerMinute()) {
+      hash = (37 * hash) + CLIENT_REQUESTS_PER_MINUTE_FIELD_NUMBER;
+      hash = (53 * hash) + com.google.protobuf.Internal.hashLong(
+          getClientRequestsPerMinute());
+    }
+    if (hasClientTokensPerMinute()) {
+      hash = (37 * hash) + CLIENT_TOKENS_PER_MINUTE_FIELD_NUMBER;
+      hash = (53 * hash) + com.google.protobuf.Internal.hashLong(
+          getClientTokensPerMinute());
+    }
+    if (hasClientRows()) {
+      hash = (37 * hash) + CLIENT_ROWS_FIELD_NUMBER;
+      hash = (53 * hash) + getClientRows();
+    }
+    if (hasClientWaiting()) {
+      hash = (37 * hash) + CLIENT_WAITING_FIELD_NUMBER;
+      hash = (53 * hash) + getClientWaiting();
+    }
     hash = (29 * hash) + getUnknownFields().hashCode();
     memoizedHashCode = hash;
     return hash;
@@ -377,6 +554,10 @@ private static final long serialVersionUID = 0L;
       maxBatch_ = 0;
       maxRequestBytes_ = 0L;
       defaultMaxTokens_ = 0;
+      clientRequestsPerMinute_ = 0L;
+      clientTokensPerMinute_ = 0L;
+      clientRows_ = 0;
+      clientWaiting_ = 0;
       return this;
     }
 
@@ -425,6 +606,24 @@ private static final long serialVersionUID = 0L;
       if (((from_bitField0_ & 0x00000010) != 0)) {
         result.defaultMaxTokens_ = defaultMaxTokens_;
       }
+      int to_bitField0_ = 0;
+      if (((from_bitField0_ & 0x00000020) != 0)) {
+        result.clientRequestsPerMinute_ = clientRequestsPerMinute_;
+        to_bitField0_ |= 0x00000001;
+      }
+      if (((from_bitField0_ & 0x00000040) != 0)) {
+        result.clientTokensPerMinute_ = clientTokensPerMinute_;
+        to_bitField0_ |= 0x00000002;
+      }
+      if (((from_bitField0_ & 0x00000080) != 0)) {
+        result.clientRows_ = clientRows_;
+        to_bitField0_ |= 0x00000004;
+      }
+      if (((from_bitField0_ & 0x00000100) != 0)) {
+        result.clientWaiting_ = clientWaiting_;
+        to_bitField0_ |= 0x00000008;
+      }
+      result.bitField0_ |= to_bitField0_;
     }
 
     @java.lang.Override
@@ -453,6 +652,18 @@ private static final long serialVersionUID = 0L;
       }
       if (other.getDefaultMaxTokens() != 0) {
         setDefaultMaxTokens(other.getDefaultMaxTokens());
+      }
+      if (other.hasClientRequestsPerMinute()) {
+        setClientRequestsPerMinute(other.getClientRequestsPerMinute());
+      }
+      if (other.hasClientTokensPerMinute()) {
+        setClientTokensPerMinute(other.getClientTokensPerMinute());
+      }
+      if (other.hasClientRows()) {
+        setClientRows(other.getClientRows());
+      }
+      if (other.hasClientWaiting()) {
+        setClientWaiting(other.getClientWaiting());
       }
       this.mergeUnknownFields(other.getUnknownFields());
       onChanged();
@@ -505,6 +716,26 @@ private static final long serialVersionUID = 0L;
               bitField0_ |= 0x00000010;
               break;
             } // case 40
+            case 48: {
+              clientRequestsPerMinute_ = input.readUInt64();
+              bitField0_ |= 0x00000020;
+              break;
+            } // case 48
+            case 56: {
+              clientTokensPerMinute_ = input.readUInt64();
+              bitField0_ |= 0x00000040;
+              break;
+            } // case 56
+            case 64: {
+              clientRows_ = input.readUInt32();
+              bitField0_ |= 0x00000080;
+              break;
+            } // case 64
+            case 72: {
+              clientWaiting_ = input.readUInt32();
+              bitField0_ |= 0x00000100;
+              break;
+            } // case 72
             default: {
               if (!super.parseUnknownField(input, extensionRegistry, tag)) {
                 done = true; // was an endgroup tag
@@ -738,6 +969,234 @@ private static final long serialVersionUID = 0L;
     public Builder clearDefaultMaxTokens() {
       bitField0_ = (bitField0_ & ~0x00000010);
       defaultMaxTokens_ = 0;
+      onChanged();
+      return this;
+    }
+
+    private long clientRequestsPerMinute_ ;
+    /**
+     * <pre>
+     * Requests a minute of one client: a token's bearer, and on a server without tokens an address. Not sent where there is
+     * no limit, as the three below.
+     * </pre>
+     *
+     * <code>optional uint64 client_requests_per_minute = 6 [json_name = "clientRequestsPerMinute"];</code>
+     * @return Whether the clientRequestsPerMinute field is set.
+     */
+    @java.lang.Override
+    public boolean hasClientRequestsPerMinute() {
+      return ((bitField0_ & 0x00000020) != 0);
+    }
+    /**
+     * <pre>
+     * Requests a minute of one client: a token's bearer, and on a server without tokens an address. Not sent where there is
+     * no limit, as the three below.
+     * </pre>
+     *
+     * <code>optional uint64 client_requests_per_minute = 6 [json_name = "clientRequestsPerMinute"];</code>
+     * @return The clientRequestsPerMinute.
+     */
+    @java.lang.Override
+    public long getClientRequestsPerMinute() {
+      return clientRequestsPerMinute_;
+    }
+    /**
+     * <pre>
+     * Requests a minute of one client: a token's bearer, and on a server without tokens an address. Not sent where there is
+     * no limit, as the three below.
+     * </pre>
+     *
+     * <code>optional uint64 client_requests_per_minute = 6 [json_name = "clientRequestsPerMinute"];</code>
+     * @param value The clientRequestsPerMinute to set.
+     * @return This builder for chaining.
+     */
+    public Builder setClientRequestsPerMinute(long value) {
+
+      clientRequestsPerMinute_ = value;
+      bitField0_ |= 0x00000020;
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * Requests a minute of one client: a token's bearer, and on a server without tokens an address. Not sent where there is
+     * no limit, as the three below.
+     * </pre>
+     *
+     * <code>optional uint64 client_requests_per_minute = 6 [json_name = "clientRequestsPerMinute"];</code>
+     * @return This builder for chaining.
+     */
+    public Builder clearClientRequestsPerMinute() {
+      bitField0_ = (bitField0_ & ~0x00000020);
+      clientRequestsPerMinute_ = 0L;
+      onChanged();
+      return this;
+    }
+
+    private long clientTokensPerMinute_ ;
+    /**
+     * <pre>
+     * Tokens a minute of one client, prompts and outputs together.
+     * </pre>
+     *
+     * <code>optional uint64 client_tokens_per_minute = 7 [json_name = "clientTokensPerMinute"];</code>
+     * @return Whether the clientTokensPerMinute field is set.
+     */
+    @java.lang.Override
+    public boolean hasClientTokensPerMinute() {
+      return ((bitField0_ & 0x00000040) != 0);
+    }
+    /**
+     * <pre>
+     * Tokens a minute of one client, prompts and outputs together.
+     * </pre>
+     *
+     * <code>optional uint64 client_tokens_per_minute = 7 [json_name = "clientTokensPerMinute"];</code>
+     * @return The clientTokensPerMinute.
+     */
+    @java.lang.Override
+    public long getClientTokensPerMinute() {
+      return clientTokensPerMinute_;
+    }
+    /**
+     * <pre>
+     * Tokens a minute of one client, prompts and outputs together.
+     * </pre>
+     *
+     * <code>optional uint64 client_tokens_per_minute = 7 [json_name = "clientTokensPerMinute"];</code>
+     * @param value The clientTokensPerMinute to set.
+     * @return This builder for chaining.
+     */
+    public Builder setClientTokensPerMinute(long value) {
+
+      clientTokensPerMinute_ = value;
+      bitField0_ |= 0x00000040;
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * Tokens a minute of one client, prompts and outputs together.
+     * </pre>
+     *
+     * <code>optional uint64 client_tokens_per_minute = 7 [json_name = "clientTokensPerMinute"];</code>
+     * @return This builder for chaining.
+     */
+    public Builder clearClientTokensPerMinute() {
+      bitField0_ = (bitField0_ & ~0x00000040);
+      clientTokensPerMinute_ = 0L;
+      onChanged();
+      return this;
+    }
+
+    private int clientRows_ ;
+    /**
+     * <pre>
+     * Requests of one client that run at once, for each model.
+     * </pre>
+     *
+     * <code>optional uint32 client_rows = 8 [json_name = "clientRows"];</code>
+     * @return Whether the clientRows field is set.
+     */
+    @java.lang.Override
+    public boolean hasClientRows() {
+      return ((bitField0_ & 0x00000080) != 0);
+    }
+    /**
+     * <pre>
+     * Requests of one client that run at once, for each model.
+     * </pre>
+     *
+     * <code>optional uint32 client_rows = 8 [json_name = "clientRows"];</code>
+     * @return The clientRows.
+     */
+    @java.lang.Override
+    public int getClientRows() {
+      return clientRows_;
+    }
+    /**
+     * <pre>
+     * Requests of one client that run at once, for each model.
+     * </pre>
+     *
+     * <code>optional uint32 client_rows = 8 [json_name = "clientRows"];</code>
+     * @param value The clientRows to set.
+     * @return This builder for chaining.
+     */
+    public Builder setClientRows(int value) {
+
+      clientRows_ = value;
+      bitField0_ |= 0x00000080;
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * Requests of one client that run at once, for each model.
+     * </pre>
+     *
+     * <code>optional uint32 client_rows = 8 [json_name = "clientRows"];</code>
+     * @return This builder for chaining.
+     */
+    public Builder clearClientRows() {
+      bitField0_ = (bitField0_ & ~0x00000080);
+      clientRows_ = 0;
+      onChanged();
+      return this;
+    }
+
+    private int clientWaiting_ ;
+    /**
+     * <pre>
+     * Requests of one client that may wait, for each model.
+     * </pre>
+     *
+     * <code>optional uint32 client_waiting = 9 [json_name = "clientWaiting"];</code>
+     * @return Whether the clientWaiting field is set.
+     */
+    @java.lang.Override
+    public boolean hasClientWaiting() {
+      return ((bitField0_ & 0x00000100) != 0);
+    }
+    /**
+     * <pre>
+     * Requests of one client that may wait, for each model.
+     * </pre>
+     *
+     * <code>optional uint32 client_waiting = 9 [json_name = "clientWaiting"];</code>
+     * @return The clientWaiting.
+     */
+    @java.lang.Override
+    public int getClientWaiting() {
+      return clientWaiting_;
+    }
+    /**
+     * <pre>
+     * Requests of one client that may wait, for each model.
+     * </pre>
+     *
+     * <code>optional uint32 client_waiting = 9 [json_name = "clientWaiting"];</code>
+     * @param value The clientWaiting to set.
+     * @return This builder for chaining.
+     */
+    public Builder setClientWaiting(int value) {
+
+      clientWaiting_ = value;
+      bitField0_ |= 0x00000100;
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * Requests of one client that may wait, for each model.
+     * </pre>
+     *
+     * <code>optional uint32 client_waiting = 9 [json_name = "clientWaiting"];</code>
+     * @return This builder for chaining.
+     */
+    public Builder clearClientWaiting() {
+      bitField0_ = (bitField0_ & ~0x00000100);
+      clientWaiting_ = 0;
       onChanged();
       return this;
     }

@@ -59,4 +59,82 @@ public interface ServerLimitsOrBuilder extends
    * @return The defaultMaxTokens.
    */
   int getDefaultMaxTokens();
+
+  /**
+   * <pre>
+   * Requests a minute of one client: a token's bearer, and on a server without tokens an address. Not sent where there is
+   * no limit, as the three below.
+   * </pre>
+   *
+   * <code>optional uint64 client_requests_per_minute = 6 [json_name = "clientRequestsPerMinute"];</code>
+   * @return Whether the clientRequestsPerMinute field is set.
+   */
+  boolean hasClientRequestsPerMinute();
+  /**
+   * <pre>
+   * Requests a minute of one client: a token's bearer, and on a server without tokens an address. Not sent where there is
+   * no limit, as the three below.
+   * </pre>
+   *
+   * <code>optional uint64 client_requests_per_minute = 6 [json_name = "clientRequestsPerMinute"];</code>
+   * @return The clientRequestsPerMinute.
+   */
+  long getClientRequestsPerMinute();
+
+  /**
+   * <pre>
+   * Tokens a minute of one client, prompts and outputs together.
+   * </pre>
+   *
+   * <code>optional uint64 client_tokens_per_minute = 7 [json_name = "clientTokensPerMinute"];</code>
+   * @return Whether the clientTokensPerMinute field is set.
+   */
+  boolean hasClientTokensPerMinute();
+  /**
+   * <pre>
+   * Tokens a minute of one client, prompts and outputs together.
+   * </pre>
+   *
+   * <code>optional uint64 client_tokens_per_minute = 7 [json_name = "clientTokensPerMinute"];</code>
+   * @return The clientTokensPerMinute.
+   */
+  long getClientTokensPerMinute();
+
+  /**
+   * <pre>
+   * Requests of one client that run at once, for each model.
+   * </pre>
+   *
+   * <code>optional uint32 client_rows = 8 [json_name = "clientRows"];</code>
+   * @return Whether the clientRows field is set.
+   */
+  boolean hasClientRows();
+  /**
+   * <pre>
+   * Requests of one client that run at once, for each model.
+   * </pre>
+   *
+   * <code>optional uint32 client_rows = 8 [json_name = "clientRows"];</code>
+   * @return The clientRows.
+   */
+  int getClientRows();
+
+  /**
+   * <pre>
+   * Requests of one client that may wait, for each model.
+   * </pre>
+   *
+   * <code>optional uint32 client_waiting = 9 [json_name = "clientWaiting"];</code>
+   * @return Whether the clientWaiting field is set.
+   */
+  boolean hasClientWaiting();
+  /**
+   * <pre>
+   * Requests of one client that may wait, for each model.
+   * </pre>
+   *
+   * <code>optional uint32 client_waiting = 9 [json_name = "clientWaiting"];</code>
+   * @return The clientWaiting.
+   */
+  int getClientWaiting();
 }
