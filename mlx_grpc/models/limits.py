@@ -1,0 +1,37 @@
+"""What a child process that reads somebody's file may take, by the size of the file. It sets its own limits."""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+_GIB = 1 << 30
+_BASE_MEMORY_BYTES = 2 * _GIB
+"""Addresses, not memory in use: Python, numpy and the tokenizers have 0.5 GiB of them before anything is read."""
+_MEMORY_FOR_EACH_BYTE = 4
+_BASE_CPU_SECONDS = 120
+_CPU_BYTES_PER_SECOND = 2 << 20
+"""The slowest that a file is read with: a twentieth of what was measured."""
+
+ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "RAYON_NUM_THREADS": "2", "MALLOC_ARENA_MAX": "2"}
+"""For such a child: threads take addresses by the processor."""
+
+
+def limit_resources(file_bytes: int, cpu_seconds: int = _BASE_CPU_SECONDS) -> None:
+    """Memory and processor time of this process, for a file of so many bytes. On a Mac the time alone: its system has
+    no limit of addresses that holds."""
+    _lower(resource.RLIMIT_CPU, cpu_seconds + file_bytes // _CPU_BYTES_PER_SECOND)
+    _lower(resource.RLIMIT_CORE, 0)
+    if sys.platform == "linux":
+        _lower(resource.RLIMIT_AS, memory_bytes(file_bytes))
+
+
+def memory_bytes(file_bytes: int) -> int:
+    """The most addresses of such a process."""
+    return _BASE_MEMORY_BYTES + _MEMORY_FOR_EACH_BYTE * file_bytes
+
+
+def _lower(what: int, limit: int) -> None:
+    soft, hard = resource.getrlimit(what)
+    lower = [limit, *(bound for bound in (soft, hard) if bound != resource.RLIM_INFINITY)]
+    resource.setrlimit(what, (min(lower), hard))
