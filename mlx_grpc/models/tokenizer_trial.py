@@ -7,16 +7,19 @@ some text. The child has limits, and whatever happens there the server only hear
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from mlx_grpc.models.config_ranges import MOST_TOKENS
 from mlx_grpc.models.json_file import MIB, bound_of, parse_object, read_bytes
-from mlx_grpc.models.limits import ENVIRONMENT, limit_resources
+from mlx_grpc.models.limits import ENVIRONMENT, limit_growth
 from mlx_grpc.models.sources import ModelSourceError
+from mlx_grpc.models.tokenizer_growth import growth_problem
 from mlx_grpc.models.words import one_line
 
 MOST_FILE_BYTES = 64 * MIB
@@ -25,6 +28,7 @@ _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "tiktoken.model", "vocab.j
 _SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _WALL_SECONDS = 60.0
 _CPU_SECONDS = 20
+_MOST_ADDED_TOKENS = 64
 _PROBE_CHARACTERS = 2048
 PROBES = tuple(
     (piece * _PROBE_CHARACTERS)[:_PROBE_CHARACTERS]
@@ -50,30 +54,32 @@ PROBES = tuple(
 
 
 def check_tokenizer(folder: Path) -> None:
-    """Raises ModelSourceError for files that are too large, and for a tokenizer.json that cannot be read, or not used,
-    in the memory and time that a file of its size may take."""
-    for name in _VOCABULARIES:
-        _check_size(folder / name)
+    """Raises ModelSourceError for files that are too large, and for a tokenizer that cannot be read, or not used, in
+    the memory and time that files of their size may take."""
+    size_bytes = sum(_checked_bytes(folder / name) for name in _VOCABULARIES)
     for name in _SETTINGS:
         with contextlib.suppress(FileNotFoundError):
             bound = bound_of(name)
             parse_object(folder / name, read_bytes(folder / name, bound.most_bytes), bound)
-    file = folder / "tokenizer.json"
-    if file.exists() and (problem := _tried(file)):
-        raise ModelSourceError(f"{file} cannot be used: {problem}")
+    if problem := _tried(folder, size_bytes):
+        file = folder / "tokenizer.json"
+        raise ModelSourceError(f"{file if file.exists() else folder}: the tokenizer cannot be used: {problem}")
 
 
-def _check_size(file: Path) -> None:
-    if os.path.lexists(file):
-        if not file.is_file():
-            raise ModelSourceError(f"{file} is not an ordinary file; copy the model again")
-        if (size_bytes := file.stat().st_size) > MOST_FILE_BYTES:
-            raise ModelSourceError(f"{file} has {size_bytes} bytes, and such a file may have {MOST_FILE_BYTES}")
+def _checked_bytes(file: Path) -> int:
+    """The size of a file that may be missing."""
+    if not os.path.lexists(file):
+        return 0
+    if not file.is_file():
+        raise ModelSourceError(f"{file} is not an ordinary file; copy the model again")
+    if (size_bytes := file.stat().st_size) > MOST_FILE_BYTES:
+        raise ModelSourceError(f"{file} has {size_bytes} bytes, and such a file may have {MOST_FILE_BYTES}")
+    return size_bytes
 
 
-def _tried(file: Path) -> str:
+def _tried(folder: Path, size_bytes: int) -> str:
     """What the child says is wrong; empty for nothing."""
-    command = [sys.executable, "-m", "mlx_grpc.models.tokenizer_trial", str(file.absolute())]
+    command = [sys.executable, "-m", "mlx_grpc.models.tokenizer_trial", str(folder.absolute()), str(size_bytes)]
     try:
         done = subprocess.run(
             command,
@@ -95,12 +101,10 @@ def _tried(file: Path) -> str:
     return one_line(done.stdout.decode(errors="replace")) or f"exit code {done.returncode}"
 
 
-def main(path: str) -> int:
+def main(folder: Path, size_bytes: int) -> int:
     """The child; returns the exit code."""
-    file = Path(path)
-    limit_resources(file.stat().st_size, cpu_seconds=_CPU_SECONDS)
     try:
-        problem = _problem(file)
+        problem = _problem(folder, size_bytes)
     except BaseException as error:  # a panic is nothing narrower
         problem = one_line(str(error)) or type(error).__name__
     sys.stdout.write(problem)
@@ -108,19 +112,39 @@ def main(path: str) -> int:
     return 1 if problem else 0
 
 
-def _problem(file: Path) -> str:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(file))
+def _problem(folder: Path, size_bytes: int) -> str:
+    tokenizer = _read(folder, size_bytes)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     if largest >= MOST_TOKENS:
         return f"it has a token with the id {largest}, and ids go up to {MOST_TOKENS - 1}"
+    for part in (tokenizer.normalizer, tokenizer.decoder):
+        # Its pickled state is its part of tokenizer.json.
+        if part is not None and (problem := growth_problem(json.loads(part.__getstate__()))):
+            return problem
+    if (added := tokenizer.num_special_tokens_to_add(False)) > _MOST_ADDED_TOKENS:
+        return f"it adds {added} tokens to each text, and may add {_MOST_ADDED_TOKENS}"
     for probe in PROBES:
         tokenizer.decode(tokenizer.encode(probe, add_special_tokens=True).ids, skip_special_tokens=False)
     return ""
 
 
+def _read(folder: Path, size_bytes: int) -> Any:
+    """From tokenizer.json, else from what transformers makes one of, as the server does afterwards."""
+    if (folder / "tokenizer.json").is_file():
+        from tokenizers import Tokenizer
+
+        limit_growth(size_bytes, _CPU_SECONDS)
+        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    from transformers import AutoTokenizer
+
+    limit_growth(size_bytes, _CPU_SECONDS)
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    if not tokenizer.is_fast:
+        raise ValueError("it has no fast form; add a tokenizer.json")
+    return tokenizer.backend_tokenizer
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

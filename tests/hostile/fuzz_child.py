@@ -1,7 +1,7 @@
 """Reads mutated model files in a process with a bound on its memory.
 
-`python -m tests.hostile.fuzz_child KIND FOLDER COUNT SEED` prints how many were accepted, how long the slowest took, and
-the most memory; anything but a refusal in one line ends it.
+`python -m tests.hostile.fuzz_child KIND FOLDER COUNT SEED` prints how many were accepted, how long the slowest took,
+and the most memory; anything but a refusal in one line ends it.
 """
 
 from __future__ import annotations
@@ -129,10 +129,12 @@ def weights_kind() -> Kind:
 
 def gguf_kind() -> Kind:
     """A GGUF file, as the server looks at it and as the child imports it."""
-    from mlx_grpc.models.gguf.__main__ import main as import_main
+    from mlx_grpc.models.gguf import __main__ as importer
     from mlx_grpc.models.gguf.config import check_family
     from mlx_grpc.models.gguf.header import read_header
     from mlx_grpc.models.sources import ModelSourceError
+
+    importer.limit_resources = lambda _: None  # this process reads all of them, and has a limit already
 
     def read(file: Path) -> None:
         check_family(read_header(file, lists=False))
@@ -140,7 +142,7 @@ def gguf_kind() -> Kind:
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir()
         with contextlib.redirect_stdout(open(os.devnull, "w")) as silent, silent:
-            code = import_main([str(file), str(made)])
+            code = importer.main([str(file), str(made)])
         if code:
             raise ModelSourceError("not imported")
         made_bytes = sum(part.stat().st_size for part in made.iterdir())
@@ -160,17 +162,17 @@ def tokenizer_kind() -> Kind:
 
     import_libraries()
 
-    def tried(file: Path) -> int:
+    def tried(folder: Path) -> int:
         child = os.fork()
         if not child:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, 1), os.dup2(null, 2)
             sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
-            os._exit(tokenizer_trial.main(str(file)))
+            os._exit(tokenizer_trial.main(folder, (folder / "tokenizer.json").stat().st_size))
         return os.waitpid(child, 0)[1]
 
     def read(folder: Path) -> None:
-        if tried(folder / "tokenizer.json"):
+        if tried(folder):
             raise ValueError("not tried")
         tokenizer = HuggingFaceTokenizer(folder)
         for text in ("The capital of France", "<|end|> \u6771\u4eac \U0001f642 1234 \n\n  x"):

@@ -14,7 +14,7 @@ from mlx_grpc.service.hosting.model_state import ModelState
 from mlx_grpc.service.intake.libraries import import_libraries
 from mlx_grpc.v1 import model_service_pb2
 from tests.helpers.llama import make_llama
-from tests.helpers.rpc import connected, in_loop
+from tests.helpers.rpc import Request, connected, in_loop, refused
 from tests.hostile.helpers_files import Break, change, hosting, resident_bytes, write_sparse
 
 MEMORY_BYTES = 150_000_000
@@ -141,6 +141,26 @@ TOKENIZERS: dict[str, tuple[Break, str]] = {
     ),
     "regex": (pre_tokenizer("(a+)+$|((a|aa)+)+b"), "tokenizer.json"),
     "no json": (text("tokenizer.json", "{"), "tokenizer.json"),
+    "panic": (
+        lambda folder: change(
+            folder / "tokenizer.json", normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+        ),
+        "charsmap",
+    ),
+    "growing text": (
+        lambda folder: change(
+            folder / "tokenizer.json",
+            normalizer={
+                "type": "Sequence",
+                "normalizers": [{"type": "Replace", "pattern": {"String": "q"}, "content": "qq"}] * 40,
+            },
+        ),
+        "tokenizer.json",
+    ),
+    "no tokenizer.json": (
+        lambda folder: (folder / "tokenizer.json").rename(folder / "tokenizer.model") and None,
+        "tokenizer cannot be used",
+    ),
 }  # fmt: skip
 
 
@@ -180,6 +200,20 @@ async def test_a_folder_that_lies_is_a_model_that_has_failed(tmp_path: Path) -> 
 async def test_a_tokenizer_that_lies_is_a_model_that_has_failed(tmp_path: Path) -> None:
     """It is tried in a process of its own before the server reads it."""
     await check(tmp_path, TOKENIZERS)
+
+
+@in_loop
+async def test_a_tokenizer_that_panics_for_one_text_fails_that_call(tmp_path: Path) -> None:
+    """A text that its trial did not have. The server, the model and its other calls go on."""
+    folder = make_llama(tmp_path / "model")
+    pre_tokenizer("(([xyz]|[xyz][xyz])+)+q|[^x]")(folder)
+    async with hosting(model=folder) as (server, _), connected(server.address) as api:
+        assert server.catalog.get("model").life.state is ModelState.READY, server.catalog.get("model").life.error
+        for prompt in ("xyz" * 20, "xyz" * 2000):
+            call = api.inference.Generate(Request(model="model", prompt=prompt, stop={"max_tokens": 1}))
+            refusal = await refused(call)
+            assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "MODEL_FAILED")
+        await api.answer(Request(model="model", prompt="abc", stop={"max_tokens": 1}))
 
 
 @in_loop
