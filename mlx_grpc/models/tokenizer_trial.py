@@ -30,27 +30,28 @@ _WALL_SECONDS = 60.0
 _CPU_SECONDS = 20
 _MOST_ADDED_TOKENS = 64
 _PROBE_CHARACTERS = 2048
-PROBES = tuple(
-    (piece * _PROBE_CHARACTERS)[:_PROBE_CHARACTERS]
-    for piece in (
-        "a",
-        "A",
-        " ",
-        "1",
-        "a ",
-        "aA1 ",
-        ".",
-        "\n",
-        "'",
-        "ab1!? ",
-        "\u00e9",
-        "\u6771",
-        "\U0001f642",
-        "\0",
-        "<|",
-    )
+_PIECES = (
+    "a",
+    "A",
+    " ",
+    "1",
+    "a ",
+    "aA1 ",
+    ".",
+    "\n",
+    "'",
+    "ab1!? ",
+    "\u00e9",
+    "\u6771",
+    "\U0001f642",
+    "\0",
+    "<|",
+    "x",
 )
-"""What a text may be full of."""
+PROBES = tuple(
+    (piece * _PROBE_CHARACTERS)[:_PROBE_CHARACTERS] + end for piece in _PIECES for end in ("", "b", "~", " ")
+)
+"""What a text may be full of, and then not: a search goes back when it fails at the end."""
 
 
 def check_tokenizer(folder: Path) -> None:

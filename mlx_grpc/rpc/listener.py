@@ -81,12 +81,14 @@ def listen(server: grpc.aio.Server, config: Config, tls: Tls | None = None) -> L
     """Listen where the settings say. Raises ListenError."""
     address = host_and_port(config.host, config.grpc_port)
     check_free(config.host, config.grpc_port, "--grpc-port")
+    path = config.grpc_socket
+    socket = take(path, "--grpc-socket", lambda hidden: _bind(server, hidden)) if path else None
     try:
         port = server.add_secure_port(address, tls.grpc_credentials()) if tls else server.add_insecure_port(address)
     except RuntimeError as error:
+        if socket:
+            socket.remove()
         raise ListenError(f"cannot listen on {address}: {error}") from None
-    path = config.grpc_socket
-    socket = take(path, "--grpc-socket", lambda hidden: _bind(server, hidden)) if path else None
     return Listening(host_and_port(config.host, port), socket)
 
 

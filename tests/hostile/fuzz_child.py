@@ -134,7 +134,8 @@ def gguf_kind() -> Kind:
     from mlx_grpc.models.gguf.header import read_header
     from mlx_grpc.models.sources import ModelSourceError
 
-    importer.limit_resources = lambda _: None  # this process reads all of them, and has a limit already
+    # This process reads all of them, and has a limit already.
+    setattr(importer, "limit_resources", lambda _: None)  # noqa: B010
 
     def read(file: Path) -> None:
         check_family(read_header(file, lists=False))

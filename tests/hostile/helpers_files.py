@@ -133,4 +133,4 @@ def write_sparse(file: Path, size_bytes: int) -> None:
         stream.truncate(size_bytes)
 
 
-Break = Callable[[Path], None]
+Break = Callable[[Path], object]

@@ -41,9 +41,9 @@ def test_a_long_token_takes_no_memory(tmp_path: Path) -> None:
 def test_a_long_name_makes_a_short_message(tmp_path: Path) -> None:
     """A tensor's name of a megabyte is not told to everybody who lists models."""
     tensors = gguf_tensors(small_weights(263))
-    tensors["x" * 1000] = tensors["output_norm.weight"]
+    tensors["x" * 200] = tensors["output_norm.weight"]
     assert "no plain Llama" in refusal(write_gguf(tmp_path / "a.gguf", small_metadata(), tensors), tmp_path / "cache")
-    tensors["x" * 10**6] = tensors.pop("x" * 1000)
+    tensors["x" * 10**6] = tensors.pop("x" * 200)
     gguf = write_gguf(tmp_path / "b.gguf", small_metadata(), tensors)
     assert "a string of 1000000 bytes" in refusal(gguf, tmp_path / "cache")
 
@@ -128,7 +128,7 @@ def test_the_imports_process_has_limits(tmp_path: Path, monkeypatch: pytest.Monk
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} {tells} "$@"\n')
     python.chmod(0o700)
-    monkeypatch.setattr(child.sys, "executable", str(python))
+    monkeypatch.setattr(sys, "executable", str(python))
     gguf, _ = small_gguf(tmp_path / "a.gguf")
     with pytest.raises(ModelSourceError) as told:
         child.run_import(gguf, tmp_path, SilentProgress())
@@ -142,7 +142,7 @@ def test_an_import_that_tells_nothing_is_ended(tmp_path: Path, monkeypatch: pyte
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nexec sleep 600\n")
     python.chmod(0o700)
-    monkeypatch.setattr(child.sys, "executable", str(python))
+    monkeypatch.setattr(sys, "executable", str(python))
     monkeypatch.setattr(child, "SILENT_SECONDS", 0.2)
     with pytest.raises(ModelSourceError, match="told nothing"):
         child.run_import(tmp_path / "a.gguf", tmp_path, SilentProgress())

@@ -134,9 +134,7 @@ TOKENIZERS: dict[str, tuple[Break, str]] = {
     "id 2**40": (tokenizer(vocab={"a": 0, "b": 2**40}, merges=[]), "tokenizer.json"),
     "merge of nothing": (tokenizer(merges=["zz yy"]), "tokenizer.json"),
     "deep normalizer": (
-        lambda folder: (folder / "tokenizer.json").write_text(
-            '{"normalizer":' + '{"type":"Sequence","normalizers":[' * 20_000 + "]}" * 20_000 + "}"
-        ) and None,
+        text("tokenizer.json", '{"normalizer":' + '{"type":"Sequence","normalizers":[' * 20_000),
         "tokenizer.json",
     ),
     "regex": (pre_tokenizer("(a+)+$|((a|aa)+)+b"), "tokenizer.json"),
@@ -158,7 +156,7 @@ TOKENIZERS: dict[str, tuple[Break, str]] = {
         "tokenizer.json",
     ),
     "no tokenizer.json": (
-        lambda folder: (folder / "tokenizer.json").rename(folder / "tokenizer.model") and None,
+        lambda folder: (folder / "tokenizer.json").rename(folder / "tokenizer.model"),
         "tokenizer cannot be used",
     ),
 }  # fmt: skip

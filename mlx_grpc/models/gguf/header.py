@@ -33,7 +33,7 @@ _MAX_LIST_ITEMS = 1 << 22
 _MAX_STRING_BYTES = 1 << 20
 _MAX_KEPT_BYTES = 8 << 20
 """Of all strings that are not in lists: chat templates are the longest."""
-_MAX_NAME_BYTES = 1 << 10
+_MAX_NAME_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,7 +211,7 @@ def _eos_ids(folder: Path, tokenizer_eos_id: int | None) -> tuple[int, ...]:
 
 
 def _id_set(listed: object, path: Path) -> set[int]:
-    ids = listed if isinstance(listed, list) else [listed]
+    ids: list[Any] = listed if isinstance(listed, list) else [listed]
     if len(ids) > MOST_TOKEN_IDS or not all(type(token_id) is int for token_id in ids):
         raise ValueError(f"{path}: eos_token_id is no token id and no list of them")
     return {token_id for token_id in ids if 0 <= token_id < MOST_TOKENS}
