@@ -38,7 +38,10 @@ class PrivateFolder:
         with contextlib.suppress(FileExistsError):
             path.mkdir(_MODE)
         self.path = path
-        self._folder = os.open(path, _OPEN_FOLDER)
+        try:
+            self._folder = os.open(path, _OPEN_FOLDER)
+        except NotADirectoryError:
+            raise NotPrivate(f"{path} is a link, or not a folder") from None
         try:
             self._claim()
         except BaseException:

@@ -204,10 +204,10 @@ async def test_a_tokenizer_that_lies_is_a_model_that_has_failed(tmp_path: Path) 
 async def test_a_tokenizer_that_panics_for_one_text_fails_that_call(tmp_path: Path) -> None:
     """A text that its trial did not have. The server, the model and its other calls go on."""
     folder = make_llama(tmp_path / "model")
-    pre_tokenizer("(([xyz]|[xyz][xyz])+)+q|[^x]")(folder)
+    pre_tokenizer("(([pqz]|[pqz][pqz])+)+k|[^p]")(folder)
     async with hosting(model=folder) as (server, _), connected(server.address) as api:
         assert server.catalog.get("model").life.state is ModelState.READY, server.catalog.get("model").life.error
-        for prompt in ("xyz" * 20, "xyz" * 2000):
+        for prompt in ("pqz" * 20, "pqz" * 2000):
             call = api.inference.Generate(Request(model="model", prompt=prompt, stop={"max_tokens": 1}))
             refusal = await refused(call)
             assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "MODEL_FAILED")

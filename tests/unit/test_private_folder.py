@@ -105,7 +105,8 @@ def answer(source: Path, cache: Path) -> int:
     """What the library says, asked in a process of its own: a library is never loaded twice under one name."""
     code = (
         "import ctypes, sys; from pathlib import Path; from mlx_grpc.engine.accel.cpu.compiled import compiled; "
-        "print(ctypes.CDLL(str(compiled(Path(sys.argv[1]), Path(sys.argv[2])))).answer())"
+        "paths = map(Path, sys.argv[1:]); library = compiled(*paths); "
+        "print(ctypes.CDLL(str(library.__enter__())).answer()); library.__exit__(None, None, None)"
     )
     command = [sys.executable, "-c", code, str(source), str(cache)]
     return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
@@ -157,8 +158,8 @@ def test_the_path_leads_through_the_folder_that_was_checked(tmp_path: Path) -> N
     """Another folder that is put in its place meanwhile is not loaded from."""
     source, cache = tmp_path / "answer.c", tmp_path / "cache"
     source.write_text(HONEST)
-    library = compiled(source, cache)
-    (cache / "blas").rename(cache / "old")
-    (cache / "blas").mkdir()
-    library_of(EVIL, cache / "blas" / library.name)
-    assert ctypes.CDLL(str(library)).answer() == 1
+    with compiled(source, cache) as library:
+        (cache / "blas").rename(cache / "old")
+        (cache / "blas").mkdir()
+        library_of(EVIL, cache / "blas" / library.name)
+        assert ctypes.CDLL(str(library)).answer() == 1

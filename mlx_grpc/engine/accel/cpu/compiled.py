@@ -6,13 +6,14 @@ folder, it is compiled again for each process.
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import logging
 import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from mlx_grpc.models.private_folder import PrivateFolder
@@ -23,30 +24,34 @@ _COMPILE_SECONDS = 60
 _MOST_LIBRARY_BYTES = 16 << 20
 
 
-def compiled(source: Path, cache_dir: Path) -> Path:
-    """The shared library of one C file, below `cache_dir`. Its name holds what it depends on, so it is never out of
-    date. Raises OSError or subprocess.SubprocessError where there is none and none can be made."""
+@contextmanager
+def compiled(source: Path, cache_dir: Path) -> Iterator[Path]:
+    """The shared library of one C file, below `cache_dir`, under a path that is good within the block: load it there.
+    Its name holds what it depends on, so it is never out of date. Raises OSError or subprocess.SubprocessError where
+    there is none and none can be made."""
     depends_on = f"{source.read_text('ascii')}{platform.machine()}{platform.libc_ver()}"
     key = hashlib.sha256(depends_on.encode()).hexdigest()[:16]
     name = f"{source.stem}-{key}.so"
-    try:
-        folder = PrivateFolder(cache_dir / "blas")
-    except OSError as error:
-        log.warning("%s is compiled for this process alone: %s", source.name, error)
-        return _compiled_for_once(source, name)
-    try:
-        if _is_there(folder, name):
-            return folder.steady_path(name)
-        library = _compile(source)
-        folder.write(name, library)
-    except PermissionError as error:  # root's own folder, which may be read here
-        folder.close()
-        log.warning("%s is compiled for this process alone: %s", source.name, error)
-        return _compiled_for_once(source, name)
-    except BaseException:
-        folder.close()
-        raise
-    return folder.steady_path(name)  # the folder stays open: a path through it has to lead there
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(closing(PrivateFolder(cache_dir / "blas")))
+        except OSError as error:
+            folder = _for_once(stack, source, error)
+        if not _is_there(folder, name):
+            library = _compile(source)
+            try:
+                folder.write(name, library)
+            except OSError as error:
+                folder = _for_once(stack, source, error)
+                folder.write(name, library)
+        yield folder.steady_path(name)
+
+
+def _for_once(stack: ExitStack, source: Path, why: OSError) -> PrivateFolder:
+    """A folder that is gone when the stack ends: what has been loaded from it stays loaded."""
+    log.warning("%s is compiled for this process alone: %s", source.name, why)
+    path = stack.enter_context(tempfile.TemporaryDirectory(prefix="mlx-grpc-"))
+    return stack.enter_context(closing(PrivateFolder(Path(path))))
 
 
 def _is_there(folder: PrivateFolder, name: str) -> bool:
@@ -59,14 +64,6 @@ def _is_there(folder: PrivateFolder, name: str) -> bool:
     except OSError as error:
         log.warning("a compiled library is made anew: %s", error)
         return False
-
-
-def _compiled_for_once(source: Path, name: str) -> Path:
-    path = Path(tempfile.mkdtemp(prefix="mlx-grpc-"))
-    atexit.register(shutil.rmtree, path, ignore_errors=True)
-    folder = PrivateFolder(path)
-    folder.write(name, _compile(source))
-    return folder.steady_path(name)
 
 
 def _compile(source: Path) -> bytes:
