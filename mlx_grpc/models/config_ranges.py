@@ -61,7 +61,7 @@ class Range:
         if self.whole and not isinstance(value, int):
             return f"is {_shown(value)}, not a whole number" if self.strict else ""
         if not least <= value <= self.most:  # type: ignore[operator]
-            return f"is {_shown(value)}, and must be from {least:g} to {self.most:g}"
+            return f"is {_shown(value)}, and must be from {_shown(least)} to {_shown(self.most)}"
         return ""
 
 
