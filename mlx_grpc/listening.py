@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import ipaddress
 import os
 import socket
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 BACKLOG = 1024
 MAX_SOCKET_PATH_BYTES = 103
 """The least that a system here allows: macOS; Linux has four more."""
+HIDDEN_SOCKET_NAME_BYTES = 9
+"""A socket has a name of this length before it is moved into place."""
 
 
 class ListenError(Exception):
@@ -59,19 +61,36 @@ def check_host(host: str, flag: str) -> None:
 
 def check_socket(path: Path, flag: str) -> None:
     """Raises ListenError where no Unix socket can be made; an old one that nobody answers at may lie there."""
-    length = len(os.fsencode(path))
+    name_bytes = len(os.fsencode(path.name))
+    length = len(os.fsencode(path)) - name_bytes + max(name_bytes, HIDDEN_SOCKET_NAME_BYTES)
     if length > MAX_SOCKET_PATH_BYTES:
         raise ListenError(f"{flag}: the path has {length} bytes, and a socket's has at most {MAX_SOCKET_PATH_BYTES}")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
+    if not os.access(path.parent, os.R_OK | os.W_OK | os.X_OK):
         what = "may not be written to" if path.parent.is_dir() else "is not a folder"
         raise ListenError(f"{flag}: {path.parent} {what}")
-    if not path.exists():
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
         return
-    if not path.is_socket():
+    if stat.S_ISLNK(mode):
+        raise ListenError(f"{flag}: {path} is a link")
+    if not stat.S_ISSOCK(mode):
         raise ListenError(f"{flag}: {path} is there already, and is not a socket")
-    with socket.socket(socket.AF_UNIX) as knocking, contextlib.suppress(OSError):
+    _check_unanswered(path, flag)
+
+
+def _check_unanswered(path: Path, flag: str) -> None:
+    """Raises ListenError unless nobody has the socket any more, which only a refusal says: a server may be too busy to
+    answer, or another user's."""
+    with socket.socket(socket.AF_UNIX) as knocking:
         knocking.settimeout(1.0)
-        knocking.connect(str(path))
+        try:
+            knocking.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ETIMEDOUT, None):
+                raise ListenError(f"{flag}: whether a server listens at {path}: {error.strerror or error}") from None
         raise AddressInUse(f"{flag}: another server listens at {path}")
 
 

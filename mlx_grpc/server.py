@@ -26,9 +26,10 @@ from mlx_grpc.models.sources import ModelSourceError
 from mlx_grpc.observe.logs import set_up_logging
 from mlx_grpc.observe.stats import Stats
 from mlx_grpc.observe.traces import open_tracing
-from mlx_grpc.ready_file import ReadyFileError
+from mlx_grpc.ready_file import ReadyFile, ReadyFileError
 from mlx_grpc.rpc.health import HealthServicer
 from mlx_grpc.rpc.listener import INFERENCE, listen, make_server
+from mlx_grpc.rpc.unix_socket import SocketFile
 from mlx_grpc.service.hosting.catalog import Catalog, StartLink
 from mlx_grpc.service.hosting.host import ModelHost
 from mlx_grpc.service.hosting.model_state import ModelState
@@ -71,6 +72,7 @@ class Server:
         self._grpc = make_server(self.service, self.health, config, auth.access)
         self.address = ""
         """Where gRPC is: HOST:PORT, once started."""
+        self._socket: SocketFile | None = None
         tls = auth.tls.ssl_context() if auth.tls else None
         self.admin = HttpServer(
             make_admin_app(self.service, self.monitor, self.ask_to_stop, config.admin_host, auth.access),
@@ -94,7 +96,8 @@ class Server:
             sources = [preflight.with_context(sources[0], self.config.context_length)]
         for source in sources:
             self.catalog.add(source)
-        self.address = listen(self._grpc, self.config, self._auth.tls)
+        listening = listen(self._grpc, self.config, self._auth.tls)
+        self.address, self._socket = listening.address, listening.socket
         await self.http.start()
         await self.admin.start()
         await self._grpc.start()
@@ -129,8 +132,8 @@ class Server:
         await asyncio.gather(*(listener.stop(grace_seconds) for listener in (self._grpc, self.http, self.admin)))
         await self.catalog.close()
         await asyncio.to_thread(self.tracing.close)
-        if self.config.grpc_socket:
-            self.config.grpc_socket.unlink(missing_ok=True)
+        if self._socket:
+            self._socket.remove()
 
     @property
     def addresses(self) -> dict[str, str]:
@@ -172,16 +175,17 @@ async def _serve(config: Config) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     served_all = True
+    ready: ReadyFile | None = None
     try:
         await server.start()
         if await _unless(server.stop_asked, server.ready()) is not None:
-            _announce(server)
+            ready = _announce(server)
             await server.stop_asked.wait()
         log.info("draining for at most %g s; a second signal ends it now", config.drain_seconds)
         served_all = await _unless(now_asked, server.drain()) or False
     finally:
-        if config.ready_file:
-            ready_file.remove(config.ready_file)
+        if ready:
+            ready.remove()
         await server.stop(0 if now_asked.is_set() else LAST_WRITES_SECONDS)
     log.info("stopped")
     return 0 if served_all else 1
@@ -200,8 +204,8 @@ async def _unless(interrupt: asyncio.Event, work: Coroutine[Any, Any, Result]) -
                 await task
 
 
-def _announce(server: Server) -> None:
-    """Tell people on stdout, and programs by the ready file, that calls are taken."""
+def _announce(server: Server) -> ReadyFile | None:
+    """Tell people on stdout, and programs by the ready file, that calls are taken. Returns that file."""
     for host in server.catalog.hosts:
         info = host.info
         if info is not None:
@@ -215,7 +219,9 @@ def _announce(server: Server) -> None:
     scheme = "https://" if server.config.tls_cert else "http://"
     schemes = {"grpc": "gRPC on ", "http": f"OpenAI on {scheme}", "admin": f"status on {scheme}"}
     served = ", ".join(schemes[name] + where for name, where in addresses.items())
-    if server.config.ready_file:
-        ready_file.write(server.config.ready_file, {**addresses, "pid": os.getpid()})
+    path, written = server.config.ready_file, None
+    if path:
+        written = ready_file.write(path, {**addresses, "pid": os.getpid()})
     sys.stdout.write(f"mlx-grpc {__version__} SERVING {served}\n")
     sys.stdout.flush()
+    return written

@@ -2,7 +2,7 @@
 
 Work happens in a hidden folder beside the final one, which a rename puts in place as the last act; a killed
 attempt leaves only the hidden folder, and the next attempt under the same name removes it. One lock file a
-name keeps two processes apart; the kernel frees it when its holder dies.
+name keeps two processes apart; the kernel frees it when its holder dies. The folder is this user's alone (mode 0700).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,10 +20,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mlx_grpc.models.json_file import read_object
 from mlx_grpc.models.sources import ModelSourceError
 
 _RECORD_FILE = "mlx_grpc_source.json"
 _PARTIAL = ".partial."
+_OPEN_LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class StorageError(ModelSourceError):
@@ -43,12 +46,24 @@ def models_dir(cache_dir: Path) -> Path:
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """What an imported folder was made from, or None when it is not one of ours or not whole."""
+    """What an imported folder was made from, or None when it is not one of ours or not whole. Raises StorageError where
+    another user may have put it there."""
+    for owned in (folder.parent, folder):
+        _check_owner(owned)
     try:
-        record = json.loads((folder / _RECORD_FILE).read_text("utf-8"))
-    except (OSError, ValueError):
+        return read_object(folder / _RECORD_FILE)
+    except (OSError, ModelSourceError):
         return None
-    return record if isinstance(record, dict) else None
+
+
+def _check_owner(path: Path) -> None:
+    """Raises StorageError for a file, or a link, that belongs to neither this user nor root. It need not be there."""
+    try:
+        owners = {os.lstat(path).st_uid, os.stat(path).st_uid}
+    except OSError:
+        return
+    if owners - {os.geteuid(), 0}:
+        raise StorageError(f"{path} belongs to another user; give another --cache-dir")
 
 
 def check_storable(models: Path) -> None:
@@ -66,9 +81,14 @@ def check_storable(models: Path) -> None:
 @contextmanager
 def locked(models: Path, name: str) -> Iterator[None]:
     """Holds the lock of `name`, waiting for whoever has it, and clears what killed attempts left."""
+    _check_owner(models)
     try:
-        models.mkdir(parents=True, exist_ok=True)
-        lock_file = os.open(models / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        models.parent.mkdir(0o700, parents=True, exist_ok=True)
+        models.mkdir(0o700, exist_ok=True)
+        mode = stat.S_IMODE(models.stat().st_mode)
+        if mode & 0o077 and models.stat().st_uid == os.geteuid():  # earlier versions left it to the umask
+            models.chmod(mode & 0o700)
+        lock_file = os.open(models / f".{name}.lock", _OPEN_LOCK, 0o600)
     except OSError as error:
         raise storage_error(models, error) from error
     try:

@@ -142,7 +142,7 @@ def _imported(wanted: Import, cache_dir: Path, progress: ProgressReporter) -> Pa
             return folder
         with working_folder(models, wanted.name) as work:
             made = work / "model"
-            made.mkdir()
+            made.mkdir(0o700)
             run_import(wanted.get_gguf(work), made, progress)
             describe_folder(made)
             publish(made, models / wanted.name, wanted.record)
@@ -151,7 +151,7 @@ def _imported(wanted: Import, cache_dir: Path, progress: ProgressReporter) -> Pa
 
 def _gguf_key(gguf: Path) -> str:
     """Changes when the file does. Refuses early what the import would refuse, without starting it."""
-    check_family(read_header(gguf))
+    check_family(read_header(gguf, lists=False))
     facts = gguf.stat()
     return hashlib.sha256(f"{gguf.resolve()}\n{facts.st_size}\n{facts.st_mtime_ns}".encode()).hexdigest()
 

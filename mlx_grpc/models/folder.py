@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import struct
+import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlx_grpc.models.config_check import check_against_weights, check_config
+from mlx_grpc.models.config_ranges import RangeError, value_problem
+from mlx_grpc.models.json_file import read_object
 from mlx_grpc.models.sources import ModelSourceError
+from mlx_grpc.models.weights_header import WeightFacts, read_weight_facts
 
-_MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
 _INDEX = "model.safetensors.index.json"
+_MOST_FILES = 4096
+_MOST_DTYPE_CHARACTERS = 32
+_MOST_NAME_BYTES = 255
+_INSTEAD = "give an MLX model folder, a .gguf file or org/name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +40,8 @@ def describe_folder(path: Path) -> FolderFacts:
     """Reads configuration and headers, never weights. Raises ModelSourceError when the model is not whole."""
     if not path.is_dir():
         what = "is a file, not a model folder" if path.exists() else "does not exist"
-        raise ModelSourceError(f"model folder {path} {what}; give an MLX model folder, a .gguf file or org/name")
-    config = _config(path)
-    weights_bytes = sum(_checked_safetensors_bytes(file) for file in _weight_files(path))
+        raise ModelSourceError(f"model folder {path} {what}; {_INSTEAD}")
+    config, weights = read_model(path)
     if not any((path / name).is_file() for name in _TOKENIZER_FILES):
         raise ModelSourceError(
             f"model folder {path} has no tokenizer ({', '.join(_TOKENIZER_FILES)}); copy the model again"
@@ -48,69 +54,87 @@ def describe_folder(path: Path) -> FolderFacts:
         model_type=config["model_type"],
         context_length=_whole_number(shape.get("max_position_embeddings")),
         vocab_size=_whole_number(shape.get("vocab_size")),
-        dtype=str(shape.get("torch_dtype") or shape.get("dtype") or ""),
+        dtype=_dtype(shape),
         quantization_bits=_whole_number(bits),
-        weights_bytes=weights_bytes,
+        weights_bytes=weights.size_bytes,
         text_only=not isinstance(text, dict),
     )
 
 
-def _config(path: Path) -> dict[str, Any]:
-    config = _json_object(path / "config.json", f"model folder {path} has no config.json: it is no MLX model folder")
+def read_model(path: Path) -> tuple[dict[str, Any], WeightFacts]:
+    """config.json, in which no number is out of range, and what the headers of the weights say, which fits it. Raises
+    ModelSourceError."""
+    file = path / "config.json"
+    config = _object_in(file, f"model folder {path} has no config.json: it is no MLX model folder")
     if not isinstance(config.get("model_type"), str) or not config["model_type"]:
-        raise ModelSourceError(f"{path / 'config.json'} names no model_type; give an MLX model folder")
-    return config
+        raise ModelSourceError(f"{file} names no model_type; give an MLX model folder")
+    try:
+        check_config(config)
+        weights = sum(map(read_weight_facts, _weight_files(path)), WeightFacts())
+        check_against_weights(config, weights)
+    except RangeError as error:
+        raise ModelSourceError(f"{file}: {error}") from error
+    check_generation_config(path)
+    return config, weights
+
+
+def check_generation_config(path: Path) -> None:
+    """Raises ModelSourceError where generation_config.json is too large, or its end tokens are none. Other values that
+    mean nothing are passed over when it is read."""
+    file = path / "generation_config.json"
+    with contextlib.suppress(FileNotFoundError):
+        if problem := value_problem("eos_token_id", read_object(file).get("eos_token_id"), inside=False):
+            raise ModelSourceError(f"{file}: eos_token_id {problem}")
 
 
 def _weight_files(path: Path) -> list[Path]:
     """The safetensors files that mlx_lm will read; all that the index names must be there."""
     files = sorted(path.glob("model*.safetensors"))
     if (path / _INDEX).is_file():
-        listed = _json_object(path / _INDEX, f"{path / _INDEX} cannot be read").get("weight_map")
-        names = set(listed.values()) if isinstance(listed, dict) else set()
-        missing = sorted(str(name) for name in names if not (path / str(name)).is_file())
-        if missing:
-            raise ModelSourceError(
-                f"model folder {path} lacks {missing[0]} ({len(missing)} of {len(names)}); copy it again"
-            )
+        _check_index(path)
     if not files:
         raise ModelSourceError(f"model folder {path} has no model*.safetensors; give a model in MLX's format")
+    if len(files) > _MOST_FILES:
+        raise ModelSourceError(f"model folder {path} has more than {_MOST_FILES} files of weights")
+    for file in files:
+        _check_is_inside(path, file)
     return files
 
 
-def _checked_safetensors_bytes(file: Path) -> int:
-    """The file's size; raises ModelSourceError when it differs from what its header announces."""
-    damaged = ModelSourceError(f"{file} is cut short or damaged; download or copy it again")
-    try:
-        size_bytes = file.stat().st_size
-        with file.open("rb") as stream:
-            prefix = stream.read(8)
-            header_bytes = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else _MAX_HEADER_BYTES + 1
-            if header_bytes > min(_MAX_HEADER_BYTES, size_bytes - 8):
-                raise damaged
-            header = json.loads(stream.read(header_bytes))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        if not ends or 8 + header_bytes + max(ends) != size_bytes:
-            raise damaged
-    except OSError as error:
-        raise ModelSourceError(f"{file}: {error.strerror or error}; make it readable") from error
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise damaged from error
-    return size_bytes
+def _check_index(path: Path) -> None:
+    listed = read_object(path / _INDEX).get("weight_map")
+    names = {str(name) for name in listed.values()} if isinstance(listed, dict) else set()
+    if elsewhere := next((name for name in sorted(names) if not _is_file_name(name)), None):
+        raise ModelSourceError(f"{path / _INDEX}: weight_map names {elsewhere[:100]!r}, which is not a file's name")
+    missing = sorted(name for name in names if not (path / name).is_file())
+    if missing:
+        raise ModelSourceError(
+            f"model folder {path} lacks {missing[0]} ({len(missing)} of {len(names)}); copy it again"
+        )
 
 
-def _json_object(file: Path, when_missing: str) -> dict[str, Any]:
+def _is_file_name(name: str) -> bool:
+    return Path(name).name == name and name not in ("", "..") and len(name.encode(errors="replace")) <= _MOST_NAME_BYTES
+
+
+def _check_is_inside(path: Path, file: Path) -> None:
+    """A link may lead to another file of the folder, or where the hub's client keeps the files of its snapshots."""
+    if file.is_symlink():
+        folder, target = path.resolve(), file.resolve()
+        if target.parent not in (folder, folder.parent.parent / "blobs"):
+            raise ModelSourceError(f"{file} is a link that leads out of the model folder; copy the file there")
+
+
+def _object_in(file: Path, when_missing: str) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text("utf-8"))
+        return read_object(file)
     except FileNotFoundError as error:
-        raise ModelSourceError(f"{when_missing}; give an MLX model folder, a .gguf file or org/name") from error
-    except OSError as error:
-        raise ModelSourceError(f"{file}: {error.strerror or error}; make it readable") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelSourceError(f"{file} is not JSON ({error}); download or copy it again") from error
-    if not isinstance(content, dict):
-        raise ModelSourceError(f"{file} holds no JSON object; download or copy it again")
-    return content
+        raise ModelSourceError(f"{when_missing}; {_INSTEAD}") from error
+
+
+def _dtype(shape: Mapping[str, Any]) -> str:
+    name = shape.get("torch_dtype") or shape.get("dtype")
+    return name if isinstance(name, str) and len(name) <= _MOST_DTYPE_CHARACTERS else ""
 
 
 def _whole_number(value: object) -> int:

@@ -62,7 +62,7 @@ def _readable(path: Path) -> Import:
 
 
 def _of_header(path: Path) -> FolderFacts:
-    metadata = read_header(path).metadata
+    metadata = read_header(path, lists=False).metadata
     architecture = str(metadata.get("general.architecture", ""))
     context_length = metadata.get(f"{architecture}.context_length")
     return FolderFacts(

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlx_grpc.models.words import one_line
+
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _ALIAS = re.compile(rf"{_WORD}(?:/{_WORD})?")
 _IMPORTED_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
@@ -29,7 +31,7 @@ class ModelSourceError(Exception):
     """A model cannot be had. The text is one line for people: what is wrong, and what to do."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(one_line(message))
 
 
 @dataclass(frozen=True, slots=True)

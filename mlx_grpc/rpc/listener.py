@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from mlx_grpc.rpc.interceptor import CallInterceptor
 from mlx_grpc.rpc.models import ModelServicer
 from mlx_grpc.rpc.server_info import ServerInfoServicer
 from mlx_grpc.rpc.tokenizer import TokenizerServicer
+from mlx_grpc.rpc.unix_socket import SocketFile, take
 from mlx_grpc.service.service import Service
 from mlx_grpc.v1 import (
     inference_service_pb2,
@@ -67,26 +68,36 @@ def make_server(service: Service, health: HealthServicer, config: Config, access
     return server
 
 
-def listen(server: grpc.aio.Server, config: Config, tls: Tls | None = None) -> str:
-    """Listen where the settings say; returns "HOST:PORT" with the port that it is. Raises ListenError."""
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where a server listens: HOST:PORT with the port that it is, and its Unix socket, which is to be removed when the
+    server has ended."""
+
+    address: str
+    socket: SocketFile | None = None
+
+
+def listen(server: grpc.aio.Server, config: Config, tls: Tls | None = None) -> Listening:
+    """Listen where the settings say. Raises ListenError."""
     address = host_and_port(config.host, config.grpc_port)
     check_free(config.host, config.grpc_port, "--grpc-port")
+    path = config.grpc_socket
+    socket = take(path, "--grpc-socket", lambda hidden: _bind(server, hidden)) if path else None
     try:
         port = server.add_secure_port(address, tls.grpc_credentials()) if tls else server.add_insecure_port(address)
-        if config.grpc_socket:
-            _listen_on_socket(server, config.grpc_socket)
     except RuntimeError as error:
+        if socket:
+            socket.remove()
         raise ListenError(f"cannot listen on {address}: {error}") from None
-    return host_and_port(config.host, port)
+    return Listening(host_and_port(config.host, port), socket)
 
 
-def _listen_on_socket(server: grpc.aio.Server, path: Path) -> None:
-    """Without TLS, and for this user alone (mode 0600) from its first moment on."""
-    umask = os.umask(0o177)
+def _bind(server: grpc.aio.Server, path: Path) -> None:
+    """Without TLS: only this user reaches it."""
     try:
         server.add_insecure_port(f"unix:{path}")
-    finally:
-        os.umask(umask)
+    except RuntimeError as error:
+        raise ListenError(f"--grpc-socket: {error}") from None
 
 
 def _options(config: Config) -> list[tuple[str, int]]:

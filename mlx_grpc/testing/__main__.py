@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from mlx_grpc import ready_file
 from mlx_grpc.http.runner import HttpServer
 from mlx_grpc.testing.commands import control_app
 from mlx_grpc.testing.control import Control, Spec
@@ -49,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def _serve(spec: Spec, control_port: int, ready_file: Path | None, until_killed: bool) -> None:
+async def _serve(spec: Spec, control_port: int, ready_path: Path | None, until_killed: bool) -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -59,7 +60,7 @@ async def _serve(spec: Spec, control_port: int, ready_file: Path | None, until_k
     try:
         facts = await control.start(spec)
         await http.start()
-        _announce({"control": f"http://{http.address}", "pid": os.getpid(), **facts}, ready_file)
+        _announce({"control": f"http://{http.address}", "pid": os.getpid(), **facts}, ready_path)
         if not until_killed:
             _on_closed_input(loop, ended)
         await ended.wait()
@@ -68,14 +69,11 @@ async def _serve(spec: Spec, control_port: int, ready_file: Path | None, until_k
         await control.close()
 
 
-def _announce(facts: dict[str, object], ready_file: Path | None) -> None:
+def _announce(facts: dict[str, object], path: Path | None) -> None:
     """The file, whole or not at all; then one line on standard output."""
-    line = json.dumps(facts)
-    if ready_file:
-        temporary = ready_file.with_name(f".{ready_file.name}.{os.getpid()}")
-        temporary.write_text(line, encoding="utf-8")
-        temporary.replace(ready_file)
-    sys.stdout.write(f"{line}\n")
+    if path:
+        ready_file.write(path, facts)
+    sys.stdout.write(f"{json.dumps(facts)}\n")
     sys.stdout.flush()
 
 

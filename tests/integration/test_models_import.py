@@ -256,7 +256,7 @@ def test_a_damaged_tokenizer_is_refused(tmp_path: Path) -> None:
 
 def test_metadata_of_the_wrong_type_is_refused(tmp_path: Path) -> None:
     """The child's surprise is the parent's one line."""
-    metadata = small_metadata(tokenizer__ggml__tokens=7)
+    metadata = small_metadata(tokenizer__ggml__merges=7)
     gguf = write_gguf(tmp_path / "small.gguf", metadata, gguf_tensors(small_weights(263)))
     with pytest.raises(ModelSourceError, match="could not be imported"):
         _resolve(gguf, tmp_path / "cache")

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "client": "v1 request errors",
     "v1": "",
     # at the edges
-    "testing": "client server rpc http service schedule engine models observe config request errors v1",
+    "testing": "client server ready_file rpc http service schedule engine models observe config request errors v1",
     "__main__": "cli",
     "__init__": "",
 }

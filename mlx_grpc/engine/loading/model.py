@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from mlx_grpc.engine.loading.verdicts import Verdicts
 from mlx_grpc.engine.loading.ways import ALONE, WAYS, Way
 from mlx_grpc.engine.messages import Load, Loaded
 from mlx_grpc.engine.protocol import LoadError
+from mlx_grpc.models.words import one_line
 
 LONGEST_REASON_CHARACTERS = 300
 TRIAL_SECONDS = 2.0
@@ -78,7 +78,7 @@ def load_model(load: Load, notes: Sequence[str] = ()) -> Model:
         device=device_name(),
         mlx_version=version("mlx"),
         mlx_lm_version=version("mlx-lm"),
-        eos_ids=eos_ids(config),
+        eos_ids=[token for token in eos_ids(config) if 0 <= token < shape.vocab_size],
         reproducible=backend.name == "cpu" and shape.dtype == "float32",
         notes=[*filter(None, (*notes, attention_note, _batching_note(verdict))), *length_notes],
         backend=backend.name,
@@ -127,7 +127,5 @@ def _batching_note(verdict: Verdict) -> str:
 
 
 def _one_line(path: str, error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"{path}: config.json is not valid JSON: {error}"
-    text = " ".join(str(error).split()) or type(error).__name__
-    return f"{path} cannot be loaded: {text[:LONGEST_REASON_CHARACTERS]}"
+    text = one_line(str(error), LONGEST_REASON_CHARACTERS) or type(error).__name__
+    return f"{path} cannot be loaded: {text}"

@@ -17,15 +17,21 @@ from mlx.nn.layers.base import Module
 from mlx_grpc.engine.accel.cuda.fused_llama import fused
 from mlx_grpc.engine.loading.text_part import load_text_part, text_section
 from mlx_grpc.engine.protocol import LoadError
+from mlx_grpc.models.folder import read_model
+from mlx_grpc.models.own_code import own_code
+from mlx_grpc.models.sources import ModelSourceError
 
 
 def load_network(folder: Path, backend: str, *, trust_remote_code: bool) -> tuple[Module, dict[str, Any]]:
-    """The network, its weights read, and its configuration. Raises LoadError for a folder without either, and whatever
-    mlx_lm raises for a broken one."""
-    if not (folder / "config.json").is_file():
-        raise LoadError(f"{folder} is not a model folder: it has no config.json")
-    if not any(folder.glob("model*.safetensors")):
-        raise LoadError(f"{folder} has no weights: no file matches model*.safetensors")
+    """The network, its weights read, and its configuration. Raises LoadError for a folder that cannot be one's, or asks
+    for code that is not trusted, and whatever mlx_lm raises for a broken one."""
+    try:
+        read_model(folder)  # nothing is built from numbers that were not looked at
+        code = "" if trust_remote_code else own_code(folder)
+    except ModelSourceError as error:
+        raise LoadError(str(error)) from error
+    if code:
+        raise LoadError(f"{folder} asks for code of its own ({code}); --trust-remote-code lets the engine run it")
     network, config = _read(folder, trust_remote_code)
     if backend == "cpu":
         network = mlx_lm.utils.dequantize_model(network)

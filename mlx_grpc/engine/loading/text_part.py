@@ -15,8 +15,9 @@ import mlx_lm.utils
 from mlx.nn.layers.base import Module
 from mlx.utils import tree_flatten
 
-SECTIONS = ("text_config", "llm_config", "language_config")
-"""Where config.json nests the language model."""
+from mlx_grpc.models.config_check import TEXT_SECTIONS
+
+SECTIONS = TEXT_SECTIONS
 SHARED_KEYS = ("tie_word_embeddings", "vocab_size", "max_position_embeddings", "eos_token_id")
 """What a section may leave to the whole."""
 NESTS = ("language_model", "text_model", "llm")

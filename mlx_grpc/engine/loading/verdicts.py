@@ -9,18 +9,25 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
+import logging
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from mlx_grpc.engine.loading.trial import Verdict
 from mlx_grpc.models.cache import default_cache_dir
+from mlx_grpc.models.private_folder import NotPrivate, PrivateFolder
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 MOST_KEPT = 256
 """Verdicts of models and versions that are gone make room for new ones, the oldest first."""
+MOST_BYTES = 1 << 16
 CRASHES_BELIEVED = 2
 """So many processes must have died while they tried a way: one may have been killed for another reason."""
 
@@ -32,7 +39,8 @@ class _Record(msgspec.Struct):
 
 
 class Verdicts:
-    """The file of one model. Nothing is raised where it cannot be read or written: then the test runs every time."""
+    """The file of one model. Nothing is raised where it cannot be read or written, or where others could have written
+    it: then the test runs every time."""
 
     def __init__(self, folder: Path, device: str) -> None:
         self._path = default_cache_dir() / "verdicts" / f"{_key(folder, device)}.json"
@@ -61,22 +69,33 @@ class Verdicts:
         """The test is over."""
         self._record = _Record(verdict)
         self._write()
-        with contextlib.suppress(OSError):
-            kept = sorted(self._path.parent.iterdir(), key=lambda file: file.stat().st_mtime)
-            for file in kept[:-MOST_KEPT]:
-                file.unlink(missing_ok=True)
+        self._in_folder(_make_room)
 
     def _read(self) -> _Record:
-        with contextlib.suppress(OSError, msgspec.MsgspecError):
-            return msgspec.json.decode(self._path.read_bytes(), type=_Record)
+        content = self._in_folder(lambda folder: folder.read(self._path.name, MOST_BYTES))
+        with contextlib.suppress(msgspec.MsgspecError):
+            return msgspec.json.decode(content or b"", type=_Record)
         return _Record()
 
     def _write(self) -> None:
-        with contextlib.suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            partial = self._path.with_suffix(f".{os.getpid()}")
-            partial.write_bytes(msgspec.json.encode(self._record))
-            partial.replace(self._path)
+        content = msgspec.json.encode(self._record)
+        self._in_folder(lambda folder: folder.write(self._path.name, content))
+
+    def _in_folder(self, act: Callable[[PrivateFolder], Result]) -> Result | None:
+        """What `act` gives; None where the folder of all verdicts, or the file, cannot be used."""
+        try:
+            with contextlib.closing(PrivateFolder(self._path.parent)) as folder:
+                return act(folder)
+        except NotPrivate as error:
+            log.warning("verdicts of tests at load are not used: %s", error)
+        except OSError:
+            pass
+        return None
+
+
+def _make_room(folder: PrivateFolder) -> None:
+    for name in folder.names()[:-MOST_KEPT]:
+        folder.remove(name)
 
 
 def _key(folder: Path, device: str) -> str:

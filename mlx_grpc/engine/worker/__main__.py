@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from mlx_grpc.engine.accel.temporary_folder import use_private_temporary_folder
 from mlx_grpc.engine.messages import ToWorker
 from mlx_grpc.engine.worker.loop import run
 from mlx_grpc.engine.worker.open import open_engine
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.dup2(sys.stderr.fileno(), 1)
     faulthandler.enable()
     os.nice(NICENESS)
+    use_private_temporary_folder()
     for ignored in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
 

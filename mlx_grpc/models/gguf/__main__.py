@@ -2,7 +2,8 @@
 
 Runs as a child process: it takes all of a processor, and a file that shrinks while it is mapped would kill it. It
 talks in lines on stdout: `progress DONE TOTAL` in bytes, and as the last, with exit code 1, `error TEXT` or, for a full
-disk and the like, `storage TEXT`. DESTINATION is a folder that exists; whoever started the import publishes it.
+disk and the like, `storage TEXT`. DESTINATION is a folder that exists; whoever started the import publishes it. How
+much memory and time the child may take follows from the size of the file.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from mlx_grpc.models.gguf.layout import plan_weights
 from mlx_grpc.models.gguf.special_ids import special_ids
 from mlx_grpc.models.gguf.tensors import write_weights
 from mlx_grpc.models.gguf.tokenizer import tokenizer_config, tokenizer_json
+from mlx_grpc.models.limits import limit_resources
 from mlx_grpc.models.sources import ModelSourceError
+from mlx_grpc.models.words import one_line
 
 
 def import_gguf(source: Path, destination: Path) -> None:
@@ -39,7 +42,7 @@ def _check_tokenizer(header: GgufHeader, destination: Path) -> None:
 
     try:
         Tokenizer.from_file(str(destination / "tokenizer.json"))
-    except Exception as error:  # the library raises nothing narrower
+    except BaseException as error:  # the library raises nothing narrower, and panics where it is wrong itself
         raise ModelSourceError(f"{header.path}: its tokenizer is damaged ({error}); download it again") from error
 
 
@@ -60,6 +63,7 @@ def main(arguments: list[str]) -> int:
     """Runs one import; returns the exit code."""
     source, destination = (Path(argument) for argument in arguments)
     try:
+        limit_resources(source.stat().st_size)
         import_gguf(source, destination)
     except ModelSourceError as error:
         _say(f"error {error}")
@@ -67,8 +71,8 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         _say(f"storage {error.strerror or error}")
         return 1
-    except (RuntimeError, ArithmeticError, LookupError, TypeError, ValueError, MemoryError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except Exception as error:  # whatever is in the file
+        reason = one_line(str(error)) or type(error).__name__
         _say(f"error {source}: it could not be imported ({reason}); download it again, or free memory")
         return 1
     return 0

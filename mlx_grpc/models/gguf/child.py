@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from mlx_grpc.models.limits import ENVIRONMENT
 from mlx_grpc.models.progress import ProgressReporter
 from mlx_grpc.models.sources import ModelSourceError
 
 # Raised when the folder that the import writes would differ: folders of other versions are imported again.
 # 2: Q4_K was decoded wrongly; ends of a turn were only those that the metadata name.
 IMPORT_VERSION = 2
+SILENT_SECONDS = 600.0
+"""A child that has told nothing for so long is ended: each tensor is a line."""
+_LOOK_SECONDS = 0.5
 
 
 def run_import(source: Path, destination: Path, progress: ProgressReporter) -> None:
@@ -30,13 +37,19 @@ def run_import(source: Path, destination: Path, progress: ProgressReporter) -> N
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        env={**os.environ, **ENVIRONMENT},
     ) as child:
         assert child.stdout is not None
+        watch = _Watch(child)
         try:
-            last = _follow(child.stdout, f"importing {source.name}", progress)
+            last = _follow(child.stdout, f"importing {source.name}", progress, watch)
         except BaseException:
             child.kill()
             raise
+        finally:
+            watch.end()
+    if watch.has_killed:
+        raise ModelSourceError(f"{source}: the import told nothing for {SILENT_SECONDS:g} s and was ended; try again")
     kind, _, rest = last.partition(" ")
     if child.returncode and kind == "storage":
         raise OSError(rest)
@@ -44,10 +57,37 @@ def run_import(source: Path, destination: Path, progress: ProgressReporter) -> N
         raise ModelSourceError(rest if kind == "error" else _ending(source, child.returncode, last))
 
 
-def _follow(lines: Iterable[str], label: str, progress: ProgressReporter) -> str:
+class _Watch:
+    """Ends a child that tells nothing."""
+
+    def __init__(self, child: subprocess.Popen[str]) -> None:
+        self._child = child
+        self._told_seconds = time.monotonic()
+        self._ended = threading.Event()
+        self.has_killed = False
+        threading.Thread(target=self._watch, name="import watch", daemon=True).start()
+
+    def told(self) -> None:
+        """Wait anew."""
+        self._told_seconds = time.monotonic()
+
+    def end(self) -> None:
+        """No longer."""
+        self._ended.set()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_LOOK_SECONDS):
+            if time.monotonic() - self._told_seconds > SILENT_SECONDS:
+                self.has_killed = True
+                self._child.kill()
+                return
+
+
+def _follow(lines: Iterable[str], label: str, progress: ProgressReporter, watch: _Watch) -> str:
     """Tells the child's progress, and returns its last other line."""
     last = ""
     for line in lines:
+        watch.told()
         kind, _, rest = line.strip().partition(" ")
         if kind == "progress":
             done, total = rest.split()
@@ -58,6 +98,8 @@ def _follow(lines: Iterable[str], label: str, progress: ProgressReporter) -> str
 
 
 def _ending(source: Path, code: int, noise: str) -> str:
+    if code == -signal.SIGXCPU:
+        return f"{source}: the import took more time than a file of this size needs; the file may be damaged"
     if code == -signal.SIGKILL:
         return f"{source}: the import was killed, most likely for want of memory; free memory and try again"
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"

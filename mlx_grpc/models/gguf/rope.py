@@ -10,6 +10,7 @@ from mlx_grpc.models.gguf.header import GgufHeader
 from mlx_grpc.models.sources import ModelSourceError
 
 ROPE_FACTORS = "rope_freqs.weight"
+_MOST_FACTORS = 1 << 16
 
 
 def rope_factors(header: GgufHeader) -> list[float] | None:
@@ -17,7 +18,7 @@ def rope_factors(header: GgufHeader) -> list[float] | None:
     tensor = header.tensors.get(ROPE_FACTORS)
     if tensor is None:
         return None
-    if tensor.type.name != "F32" or len(tensor.shape) != 1:
+    if tensor.type.name != "F32" or len(tensor.shape) != 1 or tensor.shape[0] > _MOST_FACTORS:
         raise ModelSourceError(
             f"{header.path}: tensor {ROPE_FACTORS!r} is {tensor.type.name} of shape {tensor.shape}, not a list of F32; "
             "convert the model again"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlx_grpc.models.gguf.header import GgufHeader
+from mlx_grpc.models.gguf.merges import check_tokens, derived_merges
 from mlx_grpc.models.gguf.pretokenizer import NFC, pre_tokenizer
 from mlx_grpc.models.gguf.special_ids import CONTROL, USER_DEFINED, special_ids
 from mlx_grpc.models.sources import ModelSourceError
@@ -25,6 +26,7 @@ def tokenizer_json(header: GgufHeader) -> Json:
     if kind not in makers:
         raise ModelSourceError(f"{header.path}: tokenizer {kind!r} cannot be imported; use an MLX version instead")
     tokens: list[str] = header.require("tokenizer.ggml.tokens")
+    check_tokens(header.path, tokens)
     parts = makers[kind](header, {token: index for index, token in enumerate(tokens)})
     return {
         "version": "1.0",
@@ -92,7 +94,7 @@ def _sentence_piece(header: GgufHeader, vocab: dict[str, int]) -> Json:
         "byte_fallback": True,
         "ignore_merges": False,
         "vocab": vocab,
-        "merges": _merges(vocab, scores),
+        "merges": derived_merges(header.path, vocab, scores),
     }
     return {
         "normalizer": {
@@ -106,16 +108,6 @@ def _sentence_piece(header: GgufHeader, vocab: dict[str, int]) -> Json:
             "decoders": [replace_back, {"type": "ByteFallback"}, {"type": "Fuse"}, *strip],
         },
     }
-
-
-def _merges(vocab: dict[str, int], scores: list[float]) -> list[list[str]]:
-    """Every pair of pieces that makes a piece; the better the score of that one, the earlier the merge."""
-    ranked = []
-    for token, index in vocab.items():
-        pairs = [(token[:cut], token[cut:]) for cut in range(1, len(token))]
-        known = [(left, right) for left, right in pairs if left in vocab and right in vocab]
-        ranked += [(-scores[index], vocab[left], vocab[right], left, right) for left, right in known]
-    return [[left, right] for *_, left, right in sorted(ranked)]
 
 
 def _token_types(header: GgufHeader, count: int) -> list[int]:

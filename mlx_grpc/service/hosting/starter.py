@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from mlx_grpc.models.sources import ModelSourceError
+from mlx_grpc.models.words import one_line
 from mlx_grpc.observe.stats import Stats
 from mlx_grpc.service.hosting.crashes import CrashHandler
 from mlx_grpc.service.hosting.files import ModelFiles, read_files
@@ -44,7 +45,7 @@ class EngineStarter:
             log.exception("model %s: a bug of this server", self._source.id)
             reason = f"a bug of this server: {type(error).__name__}: {error}"
         await self._engine.end()
-        raise StartFailed(reason)
+        raise StartFailed(one_line(reason))
 
     def forget(self) -> None:
         """The model is to be found and read anew."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from typing import Any
 
 from mlx_grpc.engine.messages import SamplingParams
 from mlx_grpc.errors import InvalidField, PromptTooLong
+from mlx_grpc.models.json_file import read_object
+from mlx_grpc.models.sources import ModelSourceError
 from mlx_grpc.request import Sampling, Stop
 
 SEED_BITS = 53
@@ -32,10 +33,8 @@ def read_sampling_defaults(folder: Path) -> SamplingDefaults:
     """The sampling of `generation_config.json`. Without one, or with `do_sample` off, greedy: the meaning that
     Hugging Face gives the file. Values that no request may send are passed over."""
     try:
-        config = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return SamplingDefaults()
-    if not isinstance(config, dict):
+        config = read_object(folder / "generation_config.json")
+    except (OSError, ModelSourceError):
         return SamplingDefaults()
     repetition_penalty = _number(config, "repetition_penalty", 1.0, 0.01, 100)
     if not config.get("do_sample"):

@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mlx_grpc.engine.scripted import script
+from mlx_grpc.models.config_ranges import MOST_TOKEN_IDS, MOST_TOKENS
+from mlx_grpc.models.json_file import read_object
+from mlx_grpc.models.sources import ModelSourceError
+from mlx_grpc.models.tokenizer_trial import check_tokenizer
 from mlx_grpc.service.intake.libraries import quiet_transformers
+from mlx_grpc.service.intake.panics import WithoutPanics, is_panic
 from mlx_grpc.service.intake.pieces import read_pieces
 from mlx_grpc.service.intake.templates.chat_template import ChatTemplate
 from mlx_grpc.service.intake.templates.traits import PassedMessage
@@ -56,6 +61,10 @@ def load_tokenizer(path: str) -> Tokenizer:
     """The tokenizer of a model folder or a `script:` model. Raises ValueError in one line for all else."""
     if path.startswith(SCRIPT_PREFIX):
         return ScriptedTokenizer()
+    try:
+        check_tokenizer(Path(path))
+    except ModelSourceError as error:
+        raise ValueError(str(error)) from error
     tokenizer = HuggingFaceTokenizer(Path(path))
     if template := tokenizer.chat_template:
         log.info("the chat template in %s %s", path, template.fault or template.traits.summary())
@@ -70,7 +79,7 @@ class HuggingFaceTokenizer:
         if not folder.is_dir():
             raise ValueError(f"{folder} is no folder with a tokenizer")
         self._template = _auto_tokenizer(folder)
-        self._backend = self._template.backend_tokenizer
+        self._backend = WithoutPanics(self._template.backend_tokenizer)
         # Settings that some tokenizer files carry over from training: a prompt is never cut or filled up.
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -174,7 +183,9 @@ def _auto_tokenizer(folder: Path) -> Any:
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 str(folder), trust_remote_code=False, local_files_only=True
             )
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
         missing = not (folder / "tokenizer.json").is_file()
         reason = "tokenizer.json is missing" if missing else _first_line(error)
         raise ValueError(f"the tokenizer in {folder} cannot be read: {reason}") from error
@@ -187,12 +198,12 @@ def _eos_ids(folder: Path, tokenizer_eos_id: int | None) -> tuple[int, ...]:
     """The end tokens that generation_config.json, else config.json, lists, and the tokenizer's own."""
     ids = set() if tokenizer_eos_id is None else {tokenizer_eos_id}
     for name in ("generation_config.json", "config.json"):
-        if not (folder / name).is_file():
-            continue
         try:
-            listed = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"{folder / name} is no JSON object: {_first_line(error)}") from error
+            listed = read_object(folder / name).get("eos_token_id")
+        except FileNotFoundError:
+            continue
+        except ModelSourceError as error:
+            raise ValueError(str(error)) from error
         if listed is not None:
             ids |= _id_set(listed, folder / name)
             break
@@ -200,11 +211,11 @@ def _eos_ids(folder: Path, tokenizer_eos_id: int | None) -> tuple[int, ...]:
 
 
 def _id_set(listed: object, path: Path) -> set[int]:
-    ids = listed if isinstance(listed, list) else [listed]
-    if not all(type(token_id) is int for token_id in ids):
+    ids: list[Any] = listed if isinstance(listed, list) else [listed]
+    if len(ids) > MOST_TOKEN_IDS or not all(type(token_id) is int for token_id in ids):
         raise ValueError(f"{path}: eos_token_id is no token id and no list of them")
-    return set(ids)
+    return {token_id for token_id in ids if 0 <= token_id < MOST_TOKENS}
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -65,7 +65,8 @@ class Attention:
 def load_attention(cache_dir: Path | None = None) -> Attention:
     """Compiles what is not in `cache_dir` (default: the platform's cache). Raises OSError or
     subprocess.SubprocessError where that is impossible."""
-    return Attention(compiled(SOURCE, cache_dir or default_cache_dir()))
+    with compiled(SOURCE, cache_dir or default_cache_dir()) as library:
+        return Attention(library)
 
 
 def _described(array: NDArray[np.float32]) -> _Array:

@@ -106,9 +106,9 @@ def usable_cpus() -> int:
 
 
 def _load_packaged(library: Path, cache_dir: Path) -> None:
-    shim = compiled(_SHIM, cache_dir)
-    ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-    ctypes.CDLL(str(shim), mode=ctypes.RTLD_GLOBAL)
+    with compiled(_SHIM, cache_dir) as shim:
+        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(shim), mode=ctypes.RTLD_GLOBAL)
 
 
 def _packaged_library() -> Path | None:
