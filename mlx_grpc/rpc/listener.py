@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection
 
 from mlx_grpc.auth.access import Access
 from mlx_grpc.auth.tls import Tls
+from mlx_grpc.bounds.descriptors import MOST_CONNECTIONS
 from mlx_grpc.config import Config
 from mlx_grpc.listening import ListenError, check_free, host_and_port
 from mlx_grpc.rpc.health import HealthServicer
@@ -36,8 +37,9 @@ from mlx_grpc.v1 import (
 MIN_CLIENT_PING_SECONDS = 10
 MAX_STREAMS_PER_CONNECTION = 1024
 MAX_HEADER_BYTES = 16 * 1024
-MAX_CONNECTIONS = 2048
-"""On each address; one more is closed at once. Connections that never finish their handshake count as well."""
+MAX_CONNECTIONS = MOST_CONNECTIONS
+"""On each address; one more is closed at once. Connections that never finish their handshake count as well. Fewer where
+few files may be open."""
 HANDSHAKE_SECONDS = 20
 
 INFERENCE = inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
@@ -49,9 +51,11 @@ _OURS = (
 )
 
 
-def make_server(service: Service, health: HealthServicer, config: Config, access: Access) -> grpc.aio.Server:
-    """A server with all services, listening nowhere yet."""
-    server = grpc.aio.server(interceptors=[CallInterceptor(access)], options=_options(config))
+def make_server(
+    service: Service, health: HealthServicer, config: Config, access: Access, connections: int = MAX_CONNECTIONS
+) -> grpc.aio.Server:
+    """A server with all services, listening nowhere yet. It takes so many connections on each address."""
+    server = grpc.aio.server(interceptors=[CallInterceptor(access)], options=_options(config, connections))
     inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(
         InferenceServicer(service, config.slow_reader_seconds), server
     )
@@ -89,13 +93,13 @@ def _listen_on_socket(server: grpc.aio.Server, path: Path) -> None:
         os.umask(umask)
 
 
-def _options(config: Config) -> list[tuple[str, int]]:
+def _options(config: Config, connections: int) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", 0),  # a second server must not share the port in silence
         ("grpc.max_receive_message_length", config.max_request_bytes),
         ("grpc.max_metadata_size", MAX_HEADER_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_HEADER_BYTES),
-        ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+        ("grpc.max_allowed_incoming_connections", min(connections, MAX_CONNECTIONS)),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_SECONDS * 1000),
         ("grpc.max_concurrent_streams", MAX_STREAMS_PER_CONNECTION),
         ("grpc.keepalive_time_ms", round(config.keepalive_seconds * 1000)),
