@@ -36,7 +36,7 @@ def write_text(text: str) -> None:
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on a terminal; elsewhere lines for cut and awk, headers first, with tabs between cells, which hold none."""
+    """A table on a terminal; elsewhere lines for cut and awk, headers first, with tabs between cells."""
     if sys.stdout.isatty():
         Console().print(make_table(headers, rows))
     else:

@@ -57,7 +57,7 @@ def healthy(server: Attacked, port: str) -> bool:
         if port == "grpc":
             with Client(server.addresses[port], retry=False, options={"grpc.use_local_subchannel_pool": 1}) as client:
                 return bool(client.generate("hi", max_tokens=1, timeout_seconds=10).text)
-        path = "/healthz" if port == "admin" else "/health"
+        path = "/healthz" if port == "admin" else "/v1/models"
         return http_call(f"http://{server.addresses[port]}", path).status == 200
     except Exception:
         return False
@@ -124,6 +124,7 @@ def test_a_reset_storm_leaves_nothing(server: Attacked, many: int) -> None:
 def test_the_start_says_that_few_connections_fit(tmp_path: Path) -> None:
     """In one line, which names what to do about it."""
     with attacked(tmp_path, open_files=256) as server:
+        assert eventually(lambda: [line for line in server.log if "WARNING" in line])
         (line,) = [line for line in server.log if "WARNING" in line]
         assert "at most 256 files may be open (`ulimit -n`)" in line
 
