@@ -123,10 +123,14 @@ def read_bytes(path: Path, what: str, limit_bytes: int) -> bytes:
     """The file's content. Raises AuthError in terms of `what` the file is."""
     try:
         # Without O_NONBLOCK, to open a pipe that nobody writes to would wait for ever.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
                 raise AuthError(f"{what} {path} is a pipe, which can be read only once; give a file")
-            content = file.read(limit_bytes + 1)
+            with open(descriptor, "rb", closefd=False) as file:
+                content = file.read(limit_bytes + 1)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise AuthError(f"{what} {path}: {error.strerror or error}") from None
     if len(content) > limit_bytes:

@@ -22,6 +22,7 @@ from mlx_grpc.rpc.interceptor import CallInterceptor
 from mlx_grpc.rpc.models import ModelServicer
 from mlx_grpc.rpc.server_info import ServerInfoServicer
 from mlx_grpc.rpc.tokenizer import TokenizerServicer
+from mlx_grpc.rpc.unregistered import AioServer
 from mlx_grpc.service.service import Service
 from mlx_grpc.v1 import (
     inference_service_pb2,
@@ -55,7 +56,7 @@ def make_server(
     service: Service, health: HealthServicer, config: Config, access: Access, connections: int = MAX_CONNECTIONS
 ) -> grpc.aio.Server:
     """A server with all services, listening nowhere yet. It takes so many connections on each address."""
-    server = grpc.aio.server(interceptors=[CallInterceptor(access)], options=_options(config, connections))
+    server = AioServer([CallInterceptor(access)], _options(config, connections), access)
     inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(
         InferenceServicer(service, config.slow_reader_seconds), server
     )

@@ -68,7 +68,8 @@ class Serve:
 
     def _read_errors(self) -> None:
         assert self.process.stderr is not None
-        self.errors += [line.rstrip("\n") for line in self.process.stderr]
+        for line in self.process.stderr:  # not all at the end: tests look at them meanwhile
+            self.errors.append(line.rstrip("\n"))
 
 
 def _set_limits(limits: Mapping[int, int]) -> None:

@@ -20,7 +20,7 @@ from mlx_grpc.client import Client
 from mlx_grpc.errors import MlxGrpcError
 from tests.helpers.auth import Authority, TlsFolder, TokenFolder, bearer, http_call
 from tests.helpers.serve import script, started
-from tests.hostile.helpers_life import LOG_BYTES_A_MINUTE, Attacked, attacked
+from tests.hostile.helpers_life import LOG_BYTES_A_MINUTE, Attacked, Bystander, attacked
 
 pytestmark = pytest.mark.prove
 FORGED = "2026-11-27 12:00:00,000 ERROR   forged"
@@ -163,6 +163,22 @@ def test_no_text_of_a_client_breaks_the_log(server: Attacked, tokens: TokenFolde
     assert [line for line in server.log if "forged" in line and (r"\x1b" in line or r"\u001b" in line)]
 
 
+def test_a_path_that_is_no_text_ends_nothing_but_its_call(tmp_path: Path, tokens: TokenFolder, full_size: bool) -> None:
+    """With and without a token: grpc's own loop ended with it, and with the loop all calls and the listening."""
+    with attacked(tmp_path, "--tokens", str(tokens.path)) as server:
+        with Bystander(server.addresses["grpc"], tokens.generate) as bystander:
+            for number in range(1000 if full_size else 100):
+                raw = RawGrpc(server.addresses["grpc"])
+                headers = {"authorization": b"Bearer " + tokens.generate.encode()} if number % 2 else {}
+                raw.call(bytes([47, 128 + number % 128, 255]), **headers)
+                raw.close()
+        assert bystander.errors == []
+        server.serve.signal(signal.SIGTERM)
+        assert server.serve.ended() == 0
+        check_lines(server.log)
+        assert not [line for line in server.log if "Traceback" in line or "decode" in line]
+
+
 def test_no_text_of_an_engine_breaks_the_log(tmp_path: Path) -> None:
     """Its error quotes what is in a model's files; the traceback comes through its stderr."""
     fault = {"text": f"please {EVIL}", "action": "error", "once_path": str(tmp_path / "once")}
@@ -179,9 +195,8 @@ def test_no_text_of_an_engine_breaks_the_log(tmp_path: Path) -> None:
 
 
 def test_no_text_of_a_model_breaks_the_last_line(tmp_path: Path) -> None:
-    """A server that cannot start says why in one line, with the model's name and its error in it."""
-    model = "evil\x1b[2J\u202e" + script(load_error=EVIL)
-    with started("--model", model) as serve:
+    """A server that cannot start says why in one line, with its error in it."""
+    with started("--model", script(load_error=EVIL)) as serve:
         assert serve.ended() == 1
         assert all(line.isprintable() for line in serve.errors)
         assert not [line for line in serve.errors if line.startswith(FORGED)]
