@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlx_grpc.observe.text import escaped, printable
+from mlx_grpc.observe.text import escaped
+from mlx_grpc.observe.text import printable as printable
 
 
 def say(line: str) -> None:

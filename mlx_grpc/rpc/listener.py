@@ -56,7 +56,7 @@ def make_server(
     service: Service, health: HealthServicer, config: Config, access: Access, connections: int = MAX_CONNECTIONS
 ) -> grpc.aio.Server:
     """A server with all services, listening nowhere yet. It takes so many connections on each address."""
-    server = AioServer([CallInterceptor(access)], _options(config, connections), access)
+    server: Any = AioServer([CallInterceptor(access)], _options(config, connections), access)
     inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(
         InferenceServicer(service, config.slow_reader_seconds), server
     )
@@ -69,7 +69,8 @@ def make_server(
     names = (*_OURS, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
     symbols: Any = _Symbols()
     reflection.enable_server_reflection(names, server, symbols)
-    return server
+    made: grpc.aio.Server = server
+    return made
 
 
 def listen(server: grpc.aio.Server, config: Config, tls: Tls | None = None) -> str:

@@ -106,7 +106,7 @@ def over_grpc(server: Attacked, tokens: TokenFolder) -> None:
     with Client(server.addresses["grpc"], token=tokens.admin, retry=False) as client:
         for settings in ({"model": EVIL}, {"request_id": EVIL}, {"stop_strings": ["", EVIL]}):
             with contextlib.suppress(MlxGrpcError):
-                client.generate("hi", max_tokens=1, **settings)  # type: ignore[arg-type]
+                client.generate("hi", max_tokens=1, **settings)
         for load in (client.load_model, client.unload_model, client.get_model):
             with contextlib.suppress(MlxGrpcError):
                 load(EVIL)

@@ -55,7 +55,7 @@ def test_a_thread_that_dies_is_logged(heard: pytest.LogCaptureFixture) -> None:
 def test_what_cannot_be_raised_and_warnings_are_logged(heard: pytest.LogCaptureFixture) -> None:
     """Python would write both to stderr as they are."""
     log_unhandled()
-    sys.unraisablehook(SimpleNamespace(exc_value=ValueError("why"), exc_traceback=None, err_msg=None, object=len))  # type: ignore[arg-type]
+    sys.unraisablehook(SimpleNamespace(exc_value=ValueError("why"), exc_traceback=None, err_msg=None, object=len))
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.showwarning("old", DeprecationWarning, "file.py", 7)
