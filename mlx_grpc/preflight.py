@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from mlx_grpc import ready_file
+from mlx_grpc.bounds import descriptors
 from mlx_grpc.config import Config, ConfigError
 from mlx_grpc.listening import check_host, check_socket
 from mlx_grpc.models.cache import StorageError
@@ -20,6 +21,7 @@ from mlx_grpc.service.hosting.sources import Located, ModelSource, model_source
 
 def check(config: Config) -> None:
     """Raises ConfigError, or ListenError for hosts and sockets."""
+    _check_open_files(config)
     check_host(config.host, "--host")
     check_host(config.admin_host, "--admin-host")
     if config.grpc_socket:
@@ -44,6 +46,21 @@ def with_context(source: ModelSource, context_length: int | None) -> ModelSource
         return located
 
     return dataclasses.replace(source, locate=locate)
+
+
+def shares(config: Config) -> descriptors.Shares:
+    """How many connections each port takes, by the open files that this process may have."""
+    return descriptors.share_out(descriptors.limit_now(), len(config.model), _grpc_addresses(config))
+
+
+def _check_open_files(config: Config) -> None:
+    limit, least = descriptors.limit_now(), descriptors.least_limit(len(config.model), _grpc_addresses(config))
+    if limit < least:
+        raise ConfigError(f"this process may have {limit} open files and needs at least {least}: raise `ulimit -n`")
+
+
+def _grpc_addresses(config: Config) -> int:
+    return 2 if config.grpc_socket else 1
 
 
 def _check_models(config: Config) -> None:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from mlx_grpc import __version__, preflight, ready_file
 from mlx_grpc.auth.failure import AuthError
 from mlx_grpc.auth.setup import open_auth
+from mlx_grpc.bounds.descriptors import Shares, limit_now, raise_limit
 from mlx_grpc.bounds.rates import ClientRates
 from mlx_grpc.config import Config, ConfigError
 from mlx_grpc.errors import MlxGrpcError
@@ -25,7 +26,9 @@ from mlx_grpc.models.progress import make_progress
 from mlx_grpc.models.sources import ModelSourceError
 from mlx_grpc.observe.logs import set_up_logging
 from mlx_grpc.observe.stats import Stats
+from mlx_grpc.observe.text import escaped
 from mlx_grpc.observe.traces import open_tracing
+from mlx_grpc.observe.unhandled import LoopErrors, log_unhandled
 from mlx_grpc.ready_file import ReadyFile, ReadyFileError
 from mlx_grpc.rpc.health import HealthServicer
 from mlx_grpc.rpc.listener import INFERENCE, listen, make_server
@@ -69,7 +72,8 @@ class Server:
         )
         self.service = Service(self.catalog, config.default_max_tokens, self.stats, self.tracing, rates)
         self.monitor = Monitor(self.service)
-        self._grpc = make_server(self.service, self.health, config, auth.access)
+        shares = preflight.shares(config)
+        self._grpc = make_server(self.service, self.health, config, auth.access, shares.grpc)
         self.address = ""
         """Where gRPC is: HOST:PORT, once started."""
         self._socket: SocketFile | None = None
@@ -80,6 +84,7 @@ class Server:
             config.admin_port,
             flag="--admin-port",
             tls=tls,
+            connections=shares.admin,
         )
         self.http = HttpServer(
             openai_app(self.service, config, auth.access),
@@ -87,6 +92,7 @@ class Server:
             config.http_port,
             max_body_bytes=config.max_request_bytes,
             tls=tls,
+            connections=shares.http,
         )
 
     async def start(self) -> None:
@@ -104,6 +110,7 @@ class Server:
         for host in self.catalog.hosts:
             host.load()
         self.monitor.start()
+        self._auth.watch.start()
 
     async def ready(self) -> bool:
         """True when every model is READY. Raises ModelSourceError with the reason of the first that failed."""
@@ -134,6 +141,7 @@ class Server:
         await asyncio.to_thread(self.tracing.close)
         if self._socket:
             self._socket.remove()
+        await asyncio.to_thread(self._auth.watch.close)
 
     @property
     def addresses(self) -> dict[str, str]:
@@ -151,8 +159,11 @@ def serve(config: Config) -> int:
     """Run a server until a signal ends it; returns the exit code: 0 when every accepted call was served, 2 for settings
     that no server can start with."""
     set_up_logging(config.log_level, config.log_json)
+    log_unhandled()
+    raise_limit()
     try:
         preflight.check(config)
+        _tell_shares(preflight.shares(config))
         return asyncio.run(_serve(config))
     except (AddressInUse, ModelSourceError, MlxGrpcError, ReadyFileError) as error:
         return _complain(error, FAILED)
@@ -161,8 +172,16 @@ def serve(config: Config) -> int:
 
 
 def _complain(error: Exception, code: int) -> int:
-    sys.stderr.write(f"mlx-grpc: {error}\n")
+    sys.stderr.write(f"mlx-grpc: {escaped(str(error))}\n")
     return code
+
+
+def _tell_shares(shares: Shares) -> None:
+    if shares.few:
+        log.warning(
+            "at most %d files may be open (`ulimit -n`): gRPC takes %d connections, HTTP %d, the admin port %d",
+            limit_now(), shares.grpc, shares.http, shares.admin,
+        )  # fmt: skip
 
 
 async def _serve(config: Config) -> int:
@@ -172,6 +191,7 @@ async def _serve(config: Config) -> int:
         (now_asked if server.stop_asked.is_set() else server.stop_asked).set()
 
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(LoopErrors())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     served_all = True

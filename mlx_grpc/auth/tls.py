@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,6 +11,7 @@ import grpc
 
 from mlx_grpc.auth.failure import AuthError
 from mlx_grpc.auth.reload import FromFiles, read_bytes
+from mlx_grpc.bounds.descriptors import Spare
 
 MAX_PEM_BYTES = 1024 * 1024
 HTTP_PROTOCOLS = ["http/1.1"]
@@ -23,25 +24,26 @@ class Certificates:
     chain: bytes
     key: bytes
     client_ca: bytes | None
-    context: ssl.SSLContext
+    context: ssl.SSLContext = field(compare=False)
 
 
 class Tls:
     """The files' owner. With `client_ca`, clients need a certificate that it signed (mutual TLS)."""
 
-    def __init__(self, cert: Path, key: Path, client_ca: Path | None = None) -> None:
+    def __init__(self, cert: Path, key: Path, client_ca: Path | None = None, spare: Spare | None = None) -> None:
         """Raises AuthError for files that are missing, broken or of different pairs."""
         paths = [cert, key, *([client_ca] if client_ca else [])]
         self._mutual = client_ca is not None
-        self._files = FromFiles(paths, lambda: _read(cert, key, client_ca))
+        self.files = FromFiles(paths, lambda: _read(cert, key, client_ca), spare)
+        """For whoever reads them again from time to time."""
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
         """For `add_secure_port`. grpc asks for the files before each handshake, in a thread of its own."""
-        told = self._files.current()
+        told = self.files.current()
 
         def changed() -> grpc.ServerCertificateConfiguration | None:
             nonlocal told
-            current = self._files.current()
+            current = self.files.current()
             if current is told:
                 return None
             told = current
@@ -53,13 +55,13 @@ class Tls:
 
     def ssl_context(self) -> ssl.SSLContext:
         """For asyncio's servers: hands each handshake over to a context of the files as they are then."""
-        current = self._files.current()
+        current = self.files.current()
         front = _context(current.client_ca)
         front.sni_callback = self._hand_over  # called for each handshake, whether the client names a server or not
         return front
 
     def _hand_over(self, connection: ssl.SSLSocket | ssl.SSLObject, name: str | None, front: ssl.SSLContext) -> None:
-        connection.context = self._files.current().context
+        connection.context = self.files.current().context
 
 
 def _read(cert: Path, key: Path, client_ca: Path | None) -> Certificates:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from mlx_grpc.auth.failure import AuthError
 from mlx_grpc.auth.reload import FromFiles, read_bytes
+from mlx_grpc.bounds.descriptors import Spare
 
 PREFIX = "mlxgrpc_"
 """By which people, and programs that look for leaked secrets, know a token of ours."""
@@ -48,9 +49,9 @@ class KnownToken:
         return scope in self.scopes or TokenScope.ADMIN in self.scopes
 
 
-def token_file(path: Path) -> FromFiles[tuple[KnownToken, ...]]:
+def token_file(path: Path, spare: Spare | None = None) -> FromFiles[tuple[KnownToken, ...]]:
     """The tokens of a file, read again when it changes. Raises AuthError."""
-    return FromFiles([path], lambda: _read(path))
+    return FromFiles([path], lambda: _read(path), spare)
 
 
 def parse_tokens(text: str) -> tuple[KnownToken, ...]:

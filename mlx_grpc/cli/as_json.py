@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import json
 from typing import Any
 
+from mlx_grpc.observe.text import json_line
 from mlx_grpc.request import Event
 
 
 def event_json(event: Event) -> str:
     """One line: the event's name as "event", then its fields; a token's bytes as a list of numbers."""
-    return json.dumps({"event": type(event).__name__.lower()} | plain(event), ensure_ascii=False)
+    return json_line({"event": type(event).__name__.lower()} | plain(event))
 
 
 def plain(value: Any) -> Any:

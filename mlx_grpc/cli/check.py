@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -14,8 +13,9 @@ from mlx_grpc import check as suite
 from mlx_grpc.check import Outcome, Report, Settings, State
 from mlx_grpc.cli import flags
 from mlx_grpc.cli.failure import UsageError
-from mlx_grpc.cli.terminal import printable, say
+from mlx_grpc.cli.terminal import say
 from mlx_grpc.client.channel import DEFAULT_TARGET
+from mlx_grpc.observe.text import escaped, json_line
 
 RULE = "=" * 33
 MARKS = {State.PASSED: "✓", State.FAILED: "✗", State.SKIPPED: "-"}
@@ -53,7 +53,7 @@ def check(
     except ValueError as error:
         raise UsageError(str(error)) from error
     if as_json:
-        say(json.dumps(report.as_json(), ensure_ascii=False))
+        say(json_line(report.as_json()))
     else:
         for one in summary(report, marks()):
             say(one)
@@ -84,9 +84,9 @@ def marks() -> dict[State, str]:
 
 
 def result_line(outcome: Outcome, marks: dict[State, str]) -> str:
-    """One line. A model's own words are in it: no control characters."""
+    """One line, a model's own words in it as well."""
     said = "skipped: " if outcome.state is State.SKIPPED else ""
-    return printable(f"{marks[outcome.state]} {said}{outcome.detail} ({outcome.seconds:.2f} s)").replace("\n", " ")
+    return escaped(f"{marks[outcome.state]} {said}{outcome.detail} ({outcome.seconds:.2f} s)")
 
 
 def summary(report: Report, marks: dict[State, str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from mlx_grpc.cli.extras import serving_packages
 from mlx_grpc.cli.failure import Failure
 from mlx_grpc.cli.terminal import human_bytes, print_table, say
 from mlx_grpc.client.channel import DEFAULT_TARGET
+from mlx_grpc.observe.text import escaped, json_line
 
 models = typer.Typer(help="Lists, fetches and removes models.", rich_markup_mode=None)
 
@@ -39,7 +39,7 @@ def list_models(
 
         known = registry.list_models(cache_dir)
     if as_json:
-        say(json.dumps([plain(model) | {"path": str(model.path)} for model in known], ensure_ascii=False))
+        say(json_line([plain(model) | {"path": str(model.path)} for model in known]))
         return
     rows = [(one.name, one.kind, human_bytes(one.size_bytes), one.revision[:12], one.source) for one in known]
     print_table(("NAME", "KIND", "SIZE", "REVISION", "SOURCE"), rows)
@@ -49,7 +49,7 @@ def _list_served(target: str, token: str | None, tls: bool, as_json: bool) -> No
     with flags.calling(target, token, tls, timeout_seconds=10, retry=False) as client:
         served = list(client.list_models())
     if as_json:
-        say(json.dumps([plain(model) for model in served], ensure_ascii=False))
+        say(json_line([plain(model) for model in served]))
         return
     rows = [
         (
@@ -81,7 +81,7 @@ def pull(
             model = fetch.resolve(sources.parse(source), cache_dir, progress.make_progress())
         except sources.ModelSourceError as error:
             raise Failure(str(error)) from error
-    say(f"{model.model_id}\t{model.folder}")
+    say(f"{escaped(model.model_id)}\t{escaped(str(model.folder))}")
 
 
 @models.command()
@@ -97,4 +97,4 @@ def remove(
             freed_bytes = registry.remove(name, cache_dir)
         except sources.ModelSourceError as error:
             raise Failure(str(error)) from error
-    say(f"removed {name}: {human_bytes(freed_bytes)} freed")
+    say(f"removed {escaped(name)}: {human_bytes(freed_bytes)} freed")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import threading
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,14 +9,16 @@ from typing import Annotated
 import typer
 from rich.console import Console, Group
 from rich.live import Live
+from rich.text import Text
 
 from mlx_grpc.cli import flags
 from mlx_grpc.cli.as_json import plain
 from mlx_grpc.cli.failure import Failure, explain
-from mlx_grpc.cli.terminal import human_bytes, make_table, print_table, printable, say
+from mlx_grpc.cli.terminal import human_bytes, make_table, print_table, say
 from mlx_grpc.client import Client, HealthStatus, Model, ServerInfo
 from mlx_grpc.client.channel import DEFAULT_TARGET
 from mlx_grpc.errors import MlxGrpcError
+from mlx_grpc.observe.text import escaped, json_line
 
 CALL_SECONDS = 5.0
 INFERENCE = "mlx_grpc.v1.InferenceService"
@@ -97,10 +97,10 @@ def rows(snapshot: Snapshot) -> list[tuple[str, ...]]:
 
 def _print(snapshot: Snapshot, as_json: bool) -> None:
     if as_json:
-        say(json.dumps(plain(snapshot), ensure_ascii=False))
+        say(json_line(plain(snapshot)))
         return
     for line in heading(snapshot):
-        say(printable(line) if sys.stdout.isatty() else line)
+        say(escaped(line))
     print_table(HEADERS, rows(snapshot))
 
 
@@ -124,8 +124,8 @@ def _drawn(client: Client) -> Group:
     try:
         snapshot = take(client)
     except MlxGrpcError as error:
-        return Group(printable(explain(error, client.target)))
-    return Group(*map(printable, heading(snapshot)), make_table(HEADERS, rows(snapshot)))
+        return Group(Text(escaped(explain(error, client.target))))
+    return Group(*(Text(escaped(line)) for line in heading(snapshot)), make_table(HEADERS, rows(snapshot)))
 
 
 def _watch_lines(client: Client, interval_seconds: float, as_json: bool) -> None:

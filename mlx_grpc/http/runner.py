@@ -12,13 +12,16 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from mlx_grpc.bounds.connections import BoundedListener, Seats
+from mlx_grpc.bounds.descriptors import MOST_CONNECTIONS, with_margin
 from mlx_grpc.http.limits import BodyLimit
 from mlx_grpc.listening import BACKLOG, bind, close_all, host_and_port, port_of
 
 MAX_HEADER_BYTES = 16 * 1024
 MAX_BODY_BYTES = 4 * 1024 * 1024
-MAX_CONNECTIONS = 2048
-"""Then uvicorn answers 503 by itself."""
+MAX_CONNECTIONS = MOST_CONNECTIONS
+"""Then uvicorn answers 503 by itself; some more, and they are closed at once. Fewer where few files may be open."""
+TOO_MANY = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 KEEP_ALIVE_SECONDS = 30
 STOP_SECONDS = 1.0
 CUT_SECONDS = 0.05
@@ -37,11 +40,14 @@ class HttpServer:
         flag: str = "--http-port",
         max_body_bytes: int = MAX_BODY_BYTES,
         tls: ssl.SSLContext | None = None,
+        connections: int = MAX_CONNECTIONS,
     ) -> None:
         self.address = ""
         """HOST:PORT, once started."""
         self.scheme = "https" if tls else "http"
         self._host, self._port, self._flag = host, port, flag
+        connections = min(connections, MAX_CONNECTIONS)
+        self._seats = Seats(with_margin(connections))
         self._config = uvicorn.Config(
             BodyLimit(app, max_body_bytes),
             http="h11",
@@ -53,7 +59,7 @@ class HttpServer:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            limit_concurrency=MAX_CONNECTIONS,
+            limit_concurrency=connections,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             backlog=BACKLOG,
         )
@@ -65,7 +71,9 @@ class HttpServer:
 
     async def start(self) -> None:
         """Listen and serve. Raises ListenError, and then nothing is left."""
-        sockets = bind(self._host, self._port, self._flag)
+        farewell = b"" if self._config.ssl else TOO_MANY
+        bound = bind(self._host, self._port, self._flag)
+        sockets: list[socket.socket] = [BoundedListener(one, self._seats, farewell) for one in bound]
         self.address = host_and_port(self._host, port_of(sockets))
         self._task = asyncio.create_task(self._server.serve(sockets), name=f"http {self.address}")
         listening = asyncio.create_task(self._server.listening.wait())

@@ -10,6 +10,8 @@ from typing import Protocol, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from mlx_grpc.observe.text import escaped
+
 _MIN_SECONDS_BETWEEN_LINES = 2.0
 
 
@@ -62,7 +64,7 @@ class PlainProgress:
         self.note(f"{label}: {percent}%")
 
     def note(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        print(escaped(line), file=self._stream, flush=True)
 
     def close(self) -> None:
         pass
@@ -72,7 +74,12 @@ class BarProgress:
     """One bar a label."""
 
     def __init__(self, console: Console) -> None:
-        columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+        )
         self._bars = Progress(*columns, console=console)
         self._task: TaskID | None = None
         self._label = ""
@@ -80,11 +87,11 @@ class BarProgress:
     def update(self, label: str, done: int, total: int) -> None:
         self._bars.start()
         if self._task is None or label != self._label:
-            self._task, self._label = self._bars.add_task(label, total=total), label
+            self._task, self._label = self._bars.add_task(escaped(label), total=total), label
         self._bars.update(self._task, completed=min(done, total), total=total)
 
     def note(self, line: str) -> None:
-        self._bars.console.print(line, markup=False, highlight=False)
+        self._bars.console.print(escaped(line), markup=False, highlight=False, emoji=False)
 
     def close(self) -> None:
         self._bars.stop()

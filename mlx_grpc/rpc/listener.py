@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection
 
 from mlx_grpc.auth.access import Access
 from mlx_grpc.auth.tls import Tls
+from mlx_grpc.bounds.descriptors import MOST_CONNECTIONS
 from mlx_grpc.config import Config
 from mlx_grpc.listening import ListenError, check_free, host_and_port
 from mlx_grpc.rpc.health import HealthServicer
@@ -22,6 +23,7 @@ from mlx_grpc.rpc.models import ModelServicer
 from mlx_grpc.rpc.server_info import ServerInfoServicer
 from mlx_grpc.rpc.tokenizer import TokenizerServicer
 from mlx_grpc.rpc.unix_socket import SocketFile, take
+from mlx_grpc.rpc.unregistered import AioServer
 from mlx_grpc.service.service import Service
 from mlx_grpc.v1 import (
     inference_service_pb2,
@@ -37,8 +39,9 @@ from mlx_grpc.v1 import (
 MIN_CLIENT_PING_SECONDS = 10
 MAX_STREAMS_PER_CONNECTION = 1024
 MAX_HEADER_BYTES = 16 * 1024
-MAX_CONNECTIONS = 2048
-"""On each address; one more is closed at once. Connections that never finish their handshake count as well."""
+MAX_CONNECTIONS = MOST_CONNECTIONS
+"""On each address; one more is closed at once. Connections that never finish their handshake count as well. Fewer where
+few files may be open."""
 HANDSHAKE_SECONDS = 20
 
 INFERENCE = inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
@@ -50,9 +53,11 @@ _OURS = (
 )
 
 
-def make_server(service: Service, health: HealthServicer, config: Config, access: Access) -> grpc.aio.Server:
-    """A server with all services, listening nowhere yet."""
-    server = grpc.aio.server(interceptors=[CallInterceptor(access)], options=_options(config))
+def make_server(
+    service: Service, health: HealthServicer, config: Config, access: Access, connections: int = MAX_CONNECTIONS
+) -> grpc.aio.Server:
+    """A server with all services, listening nowhere yet. It takes so many connections on each address."""
+    server: Any = AioServer([CallInterceptor(access)], _options(config, connections), access)
     inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(
         InferenceServicer(service, config.slow_reader_seconds), server
     )
@@ -65,7 +70,8 @@ def make_server(service: Service, health: HealthServicer, config: Config, access
     names = (*_OURS, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
     symbols: Any = _Symbols()
     reflection.enable_server_reflection(names, server, symbols)
-    return server
+    made: grpc.aio.Server = server
+    return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +106,13 @@ def _bind(server: grpc.aio.Server, path: Path) -> None:
         raise ListenError(f"--grpc-socket: {error}") from None
 
 
-def _options(config: Config) -> list[tuple[str, int]]:
+def _options(config: Config, connections: int) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", 0),  # a second server must not share the port in silence
         ("grpc.max_receive_message_length", config.max_request_bytes),
         ("grpc.max_metadata_size", MAX_HEADER_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_HEADER_BYTES),
-        ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+        ("grpc.max_allowed_incoming_connections", min(connections, MAX_CONNECTIONS)),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_SECONDS * 1000),
         ("grpc.max_concurrent_streams", MAX_STREAMS_PER_CONNECTION),
         ("grpc.keepalive_time_ms", round(config.keepalive_seconds * 1000)),

@@ -27,7 +27,10 @@ class Serve:
         largest_file_bytes: int | None = None,
         folder: Path = ROOT,
         environment: Mapping[str, str] | None = None,
+        open_files: int | None = None,
     ) -> None:
+        wanted = {resource.RLIMIT_FSIZE: largest_file_bytes, resource.RLIMIT_NOFILE: open_files}
+        limits = {number: limit for number, limit in wanted.items() if limit is not None}
         ports = [f"--{name}-port=0" for name in ("grpc", "http", "admin")]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mlx_grpc", "serve", *ports, *arguments],
@@ -36,7 +39,7 @@ class Serve:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=functools.partial(_limit_files, largest_file_bytes) if largest_file_bytes else None,
+            preexec_fn=functools.partial(_set_limits, limits) if limits else None,
         )
         self.errors: list[str] = []
         self._reader = threading.Thread(target=self._read_errors)
@@ -65,12 +68,14 @@ class Serve:
 
     def _read_errors(self) -> None:
         assert self.process.stderr is not None
-        self.errors += [line.rstrip("\n") for line in self.process.stderr]
+        for line in self.process.stderr:  # not all at the end: tests look at them meanwhile
+            self.errors.append(line.rstrip("\n"))
 
 
-def _limit_files(largest_bytes: int) -> None:
-    """In the child: a write past the limit fails as one to a full disk does."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_bytes, largest_bytes))
+def _set_limits(limits: Mapping[int, int]) -> None:
+    """In the child: a write past the limit of a file's size fails as one to a full disk does."""
+    for number, limit in limits.items():
+        resource.setrlimit(number, (limit, limit))
 
 
 @contextmanager
@@ -79,9 +84,10 @@ def started(
     largest_file_bytes: int | None = None,
     folder: Path = ROOT,
     environment: Mapping[str, str] | None = None,
+    open_files: int | None = None,
 ) -> Iterator[Serve]:
     """A server until the end of the block, which kills what is left of it. It is started in `folder`."""
-    serve = Serve(arguments, largest_file_bytes, folder, environment)
+    serve = Serve(arguments, largest_file_bytes, folder, environment, open_files)
     try:
         yield serve
     finally:

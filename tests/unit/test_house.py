@@ -20,16 +20,16 @@ MAY_IMPORT = {
     "bounds": "errors",
     # from the wire down to the engine
     "server": "preflight ready_file rpc http auth service models observe listening bounds config request errors",
-    "preflight": "ready_file service models listening config errors",
+    "preflight": "ready_file service models listening bounds config errors",
     "rpc": "v1 auth service models observe listening bounds config request errors",
     "http": "auth listening service models observe bounds config request errors",
     "service": "schedule engine models observe bounds config request errors",
     "schedule": "request errors",
     "engine": "models observe config request errors",
     "models": "observe config errors",
-    "observe": "config request errors",
+    "observe": "bounds config request errors",
     # beside it: who may call, and over what
-    "auth": "listening config errors",
+    "auth": "listening bounds config errors",
     # from the user's side
     "cli": "bench check client auth server models observe config request errors v1",
     "check": "client request errors",

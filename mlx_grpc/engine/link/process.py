@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -11,9 +12,12 @@ from pathlib import Path
 from mlx_grpc.engine import messages
 from mlx_grpc.engine.link.frames import FrameReader
 from mlx_grpc.engine.link.interface import OnLost, OnMessage
+from mlx_grpc.engine.link.words import Words
 from mlx_grpc.engine.messages import Close, ToWorker
 
 CLOSE_GRACE_SECONDS = 5.0
+LAST_WORDS_SECONDS = 0.25
+"""For what the child wrote to stderr before its end; a process that it started may keep that open."""
 WORKER_PROGRAM = "mlx_grpc.engine.worker"
 
 
@@ -26,6 +30,8 @@ class ProcessLink:
         self._process: asyncio.subprocess.Process | None = None
         self._to_child: asyncio.WriteTransport | None = None
         self._from_child: asyncio.ReadTransport | None = None
+        self._from_stderr: asyncio.ReadTransport | None = None
+        self._words = Words()
         self._pipe_closed = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
         self._closing = False
@@ -38,31 +44,34 @@ class ProcessLink:
 
     async def start(self) -> None:
         """Start the child. Raises OSError when no process can be had."""
-        child_in, to_child = os.pipe()
-        from_child, child_out = os.pipe()
+        pipes = _open_pipes(3)
+        (child_in, to_child), (from_child, child_out), (from_stderr, child_stderr) = pipes
         command = [sys.executable, "-P", "-m", WORKER_PROGRAM]
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *command,
                 *("--in-fd", str(child_in), "--out-fd", str(child_out)),
                 stdin=asyncio.subprocess.DEVNULL,
+                stderr=child_stderr,
                 pass_fds=(child_in, child_out),
                 start_new_session=True,
                 env=_child_environment(),
             )
         except BaseException:
-            os.close(to_child)
-            os.close(from_child)
+            for descriptor in (to_child, from_child, from_stderr):
+                os.close(descriptor)
             raise
         finally:
-            os.close(child_in)
-            os.close(child_out)
+            for descriptor in (child_in, child_out, child_stderr):
+                os.close(descriptor)
+        self._words.pid = self._process.pid
         loop = asyncio.get_running_loop()
         self._to_child, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(to_child, "wb", 0))
         self._from_child, _ = await loop.connect_read_pipe(
             lambda: FrameReader(self._on_message, self._fail, self._pipe_closed),
             os.fdopen(from_child, "rb", 0),
         )
+        self._from_stderr, _ = await loop.connect_read_pipe(lambda: self._words, os.fdopen(from_stderr, "rb", 0))
         self._watcher = asyncio.create_task(self._watch(self._process), name=f"engine {self._process.pid}")
 
     def send(self, message: ToWorker) -> None:
@@ -96,11 +105,26 @@ class ProcessLink:
         """Wait for the child's end, deliver what it had sent before, then tell that it is lost."""
         returncode = await process.wait()
         await self._pipe_closed.wait()
-        for transport in (self._to_child, self._from_child):
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._words.ended.wait(), LAST_WORDS_SECONDS)
+        for transport in (self._to_child, self._from_child, self._from_stderr):
             if transport:
                 transport.close()
         if not self._closing:
             self._on_lost(self._broken or describe_exit(returncode))
+
+
+def _open_pipes(count: int) -> list[tuple[int, int]]:
+    """All of them, or none. Raises OSError."""
+    pipes: list[tuple[int, int]] = []
+    try:
+        for _ in range(count):
+            pipes.append(os.pipe())
+    except OSError:
+        for descriptor in (end for pipe in pipes for end in pipe):
+            os.close(descriptor)
+        raise
+    return pipes
 
 
 def describe_exit(returncode: int) -> str:
