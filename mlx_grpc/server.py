@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 from mlx_grpc import __version__, preflight, ready_file
 from mlx_grpc.auth.failure import AuthError
 from mlx_grpc.auth.setup import open_auth
+from mlx_grpc.bounds.heap import Heap
+from mlx_grpc.bounds.intake import Intake
 from mlx_grpc.config import Config, ConfigError
 from mlx_grpc.errors import MlxGrpcError
 from mlx_grpc.http.admin.app import make_admin_app
@@ -40,6 +42,8 @@ Result = TypeVar("Result")
 
 FAILED, USAGE = 1, 2
 """Exit codes, as all commands have them."""
+AFTER_SLOW_READER_SECONDS = 5.0
+"""A connection whose client takes nothing is cut off by this much later than its call: a call can say why."""
 LAST_WRITES_SECONDS = 1.0
 """After the drain, for clients to read what was written."""
 
@@ -54,6 +58,8 @@ class Server:
         self.stop_asked = asyncio.Event()
         """Somebody wants the server to drain and end: a signal, or an operator."""
         self.health = HealthServicer()
+        self.intake = Intake.for_messages(config.max_request_bytes, config.max_intake_bytes)
+        self._heap = Heap(self.intake)
         self.stats = Stats()
         self.tracing = open_tracing(config)
         self.catalog = Catalog(
@@ -74,6 +80,7 @@ class Server:
             config.admin_host,
             config.admin_port,
             flag="--admin-port",
+            intake=self.intake,
             tls=tls,
         )
         self.http = HttpServer(
@@ -81,6 +88,8 @@ class Server:
             config.host,
             config.http_port,
             max_body_bytes=config.max_request_bytes,
+            intake=self.intake,
+            write_seconds=config.slow_reader_seconds + AFTER_SLOW_READER_SECONDS,
             tls=tls,
         )
 
@@ -98,6 +107,7 @@ class Server:
         for host in self.catalog.hosts:
             host.load()
         self.monitor.start()
+        self._heap.start()
 
     async def ready(self) -> bool:
         """True when every model is READY. Raises ModelSourceError with the reason of the first that failed."""
@@ -123,6 +133,7 @@ class Server:
         self.health.drain()
         self.service.draining = True
         await self.monitor.close()
+        await self._heap.close()
         await asyncio.gather(*(listener.stop(grace_seconds) for listener in (self._grpc, self.http, self.admin)))
         await self.catalog.close()
         await asyncio.to_thread(self.tracing.close)

@@ -71,6 +71,7 @@ _KINDS: Mapping[type[MlxGrpcError], _Kind] = {
     errors.ModelNotFound: _Kind(404, INVALID_REQUEST, "model_not_found"),
     errors.CancelledByAdmin: _Kind(409, SERVER_ERROR, "cancelled_by_admin", again=False),
     errors.QueueFull: _Kind(429, "rate_limit_error", "queue_full"),
+    errors.IntakeFull: _Kind(429, "rate_limit_error", "intake_full"),
     errors.SlowReader: _Kind(429, "rate_limit_error", "slow_reader", again=False),
     errors.Unavailable: _Kind(503, SERVER_ERROR, "unavailable"),
     errors.ModelLoading: _Kind(503, SERVER_ERROR, "model_loading"),
