@@ -29,7 +29,7 @@ class Turns:
     def __init__(self) -> None:
         self.buffer = memoryview(bytearray(READ_BYTES))
         """What a read fills; its owner copies it at once."""
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[Callable[[], object]] = deque()
         self._spent_seconds = 0.0
         self._ended_seconds = 0.0
         self._rests = False
@@ -39,7 +39,7 @@ class Turns:
         """Whether work would be done at once."""
         return not self._rests and not self._waiting
 
-    def do(self, work: Callable[[], None]) -> None:
+    def do(self, work: Callable[[], object]) -> None:
         """Now, or when it has its turn. The work must not raise."""
         if self.free:
             self._do(work)
@@ -61,7 +61,7 @@ class Turns:
         self.do(do)
         return outcome.result() if outcome.done() else await outcome
 
-    def _do(self, work: Callable[[], None]) -> None:
+    def _do(self, work: Callable[[], object]) -> None:
         began_seconds = time.perf_counter()
         work()
         now_seconds = time.perf_counter()

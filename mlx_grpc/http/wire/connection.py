@@ -21,7 +21,7 @@ TLS_BUFFER_BYTES = 64 * 1024
 """What TLS may hold undecrypted while a connection is not read from; a quarter of what asyncio lets it."""
 
 
-class HttpConnection(Paced, H11Protocol):
+class HttpConnection(H11Protocol, Paced):
     """One connection, until it closes or becomes a WebSocket."""
 
     conn: BoundedParser

@@ -13,7 +13,7 @@ log = logging.getLogger("uvicorn.error")
 
 
 class Paced(asyncio.BufferedProtocol):
-    """Stands before a protocol of uvicorn's, which has `data_received` and `transport`.
+    """Stands behind a protocol of uvicorn's, which has `data_received` and `transport`.
 
     A connection whose bytes wait for their turn is not read from, so that at most one read of each waits.
     """

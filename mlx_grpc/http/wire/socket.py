@@ -29,7 +29,7 @@ SOCKET = "socket"
 """In the scope's state: the connection."""
 
 
-class SocketConnection(Paced, WebSocketsSansIOProtocol):
+class SocketConnection(WebSocketsSansIOProtocol, Paced):
     """One WebSocket, from its handshake on."""
 
     def __init__(
@@ -104,11 +104,22 @@ class SocketConnection(Paced, WebSocketsSansIOProtocol):
             self.transport.pause_reading()
 
     def send_receive_event_to_app(self) -> None:
-        before = self.queue.qsize()
-        super().send_receive_event_to_app()
-        if self.queue.qsize() > before:
-            self._arrived.append(self._take_holding())
-            self._began_seconds = math.inf
+        data, self.frames = b"".join(self.frames), []
+        holding, self._began_seconds = self._take_holding(), math.inf
+        try:
+            message: Any = {"type": "websocket.receive"}
+            is_text = self.curr_msg_data_type == "text"
+            message |= {"text": data.decode()} if is_text else {"bytes": data}
+        except UnicodeDecodeError:
+            self._fail(CloseCode.INVALID_DATA, "a text is not UTF-8")
+        if self.close_sent:
+            holding.close()
+            return
+        self._arrived.append(holding)
+        self.queue.put_nowait(message)
+        if not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
 
     async def receive(self) -> Any:
         message: Any = await self.queue.get()
