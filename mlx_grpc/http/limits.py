@@ -54,7 +54,7 @@ class _Body:
         self.holding: Holding = intake.open(scope.get("client"), self._cut_off)
         self._too_large = not announced.isdigit() or int(announced[:20]) > max_bytes
         self._max_bytes = max_bytes
-        self._headers = scope["headers"]
+        self._scope = scope
         self._receive = receive
         self._read_bytes = 0
         self._began_seconds = asyncio.get_running_loop().time()
@@ -69,7 +69,8 @@ class _Body:
         try:
             return await self._next()
         except (HTTPException, IntakeFull):
-            self._headers.append(CLOSE_HEADER)  # uvicorn then closes, as if the client had asked for it
+            # uvicorn then closes, as if the client had asked for it.
+            self._scope["headers"] = [*self._scope["headers"], CLOSE_HEADER]
             self.holding.close()
             raise
 

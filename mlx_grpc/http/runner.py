@@ -142,7 +142,10 @@ class _Uvicorn(uvicorn.Server):
         """As uvicorn's does, with a time for the TLS handshake."""
         tls = self.config.ssl
         make = partial(
-            self.config.http_protocol_class, config=self.config, server_state=self.server_state, app_state={}
+            self.config.http_protocol_class,
+            config=self.config,  # type: ignore[call-arg]
+            server_state=self.server_state,
+            app_state={},
         )
         self.servers = [
             await asyncio.get_running_loop().create_server(

@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 SLICE_SECONDS = 0.01
 """So much work is done between two rests; protects the pace of streams and of health checks."""
-READ_BYTES = 16 * 1024
+READ_BYTES = 8 * 1024
 """What one read of a socket takes at most; bounds the work that one read can make, and what lies unread."""
 _KEY = "turns"
 
@@ -31,8 +31,8 @@ class Turns:
         """What a read fills; its owner copies it at once."""
         self._waiting: deque[Callable[[], object]] = deque()
         self._spent_seconds = 0.0
-        self._ended_seconds = 0.0
         self._rests = False
+        self._renews = False
 
     @property
     def free(self) -> bool:
@@ -61,16 +61,31 @@ class Turns:
         self.do(do)
         return outcome.result() if outcome.done() else await outcome
 
+    def charge(self, seconds: float) -> None:
+        """So much more is used up, by what follows from work that was done."""
+        loop = asyncio.get_running_loop()
+        self._spent_seconds += seconds
+        if self._rests:
+            return
+        if self._spent_seconds > SLICE_SECONDS:
+            self._rests = True
+            loop.call_later(self._spent_seconds, self._go_on)
+        elif not self._renews:
+            self._renews = True
+            loop.call_later(SLICE_SECONDS, self._renew)
+
     def _do(self, work: Callable[[], object]) -> None:
         began_seconds = time.perf_counter()
         work()
-        now_seconds = time.perf_counter()
-        rested_seconds = began_seconds - self._ended_seconds
-        self._spent_seconds = max(0.0, self._spent_seconds - rested_seconds) + now_seconds - began_seconds
-        self._ended_seconds = now_seconds
-        if self._spent_seconds > SLICE_SECONDS:
-            self._rests = True
-            asyncio.get_running_loop().call_later(self._spent_seconds, self._go_on)
+        self.charge(time.perf_counter() - began_seconds)
+
+    def _renew(self) -> None:
+        """Only the event loop itself gets here: as long as it is held, nothing is forgiven."""
+        self._renews = False
+        if not self._rests:
+            self._spent_seconds = max(0.0, self._spent_seconds - SLICE_SECONDS / 2)
+            if self._spent_seconds:
+                self.charge(0.0)
 
     def _go_on(self) -> None:
         self._rests, self._spent_seconds = False, 0.0

@@ -89,7 +89,9 @@ def test_silent_ones_end_before_those_that_send(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(runner, "MAX_CONNECTIONS", CONNECTIONS)
     body = json.dumps({"messages": [{"role": "user", "content": "x"}], "max_tokens": 1}).encode()
     with testing.run() as server, connected(server) as sending, ExitStack() as stack:
-        sending.sendall(head(CHAT, length=len(body)) + body[:5])
+        sending.sendall(head(CHAT, length=len(body), expect="100-continue"))
+        assert sending.recv(100).startswith(b"HTTP/1.1 100")  # it is waited for
+        sending.sendall(body[:5])
         for _ in range(3 * CONNECTIONS):
             stack.enter_context(connected(server))
         with connected(server) as other:

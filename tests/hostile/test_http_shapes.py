@@ -64,7 +64,7 @@ SHAPES: dict[str, tuple[str, bytes]] = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
-    with victim(tmp_path_factory.mktemp("shapes"), context_length=100_000) as running:
+    with victim(tmp_path_factory.mktemp("shapes"), script={"context_length": 100_000}) as running:
         yield running
 
 
@@ -76,7 +76,7 @@ def test_no_shape_holds_the_event_loop(server, full_size: bool, name: str) -> No
     engine = server.look().engine_pid
     in_threads(*[lambda: statuses.append(post(server, body, path)[0])] * (8 if full_size else 2))
     look = server.look()
-    assert set(statuses) <= {400, 429}
+    assert set(statuses) <= ({200} if name == "a long fraction" else {400, 429})
     assert look.gap_seconds <= gap_bound_seconds(full_size), look
     assert look.engine_pid == engine
 
@@ -91,7 +91,7 @@ def test_the_admin_port_takes_small_bodies_alone(server, path: str) -> None:  # 
 def test_the_pace_of_others(tmp_path: Path, full_size: bool) -> None:
     """All shapes at once, and again: health is answered in time."""
     rounds = 4 if full_size else 1
-    with victim(tmp_path, context_length=100_000) as running, Witness(running) as witness:
+    with victim(tmp_path, script={"context_length": 100_000}) as running, Witness(running) as witness:
         for _ in range(rounds):
             in_threads(*[lambda path=path, body=body: post(running, body, path) for path, body in SHAPES.values()])
         look = running.look()

@@ -50,7 +50,8 @@ def test_who_works_stays() -> None:
 @given(st.lists(st.tuples(st.sampled_from(["enter", "move", "leave"]), st.integers(0, 20), st.sampled_from(Phase))))
 def test_there_are_never_more_than_the_limit_unless_they_work(steps: list[tuple[str, int, Phase]]) -> None:
     """Whatever they do, and nobody that works is ended."""
-    places, limit, inside = Places(5), 5, {}
+    places, limit = Places(5), 5
+    inside: dict[One, Phase] = {}
     for what, index, phase in steps:
         ones = list(inside)
         if what == "enter" or not ones:

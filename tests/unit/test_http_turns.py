@@ -75,7 +75,8 @@ def test_work_of_who_has_gone_is_not_done() -> None:
     """A client that leaves costs nothing more."""
 
     async def main() -> None:
-        turns, done = Turns(), []
+        turns = Turns()
+        done: list[int] = []
         turns.do(partial(work, 2 * SLICE_SECONDS))
         asking = asyncio.create_task(turns.run(done.append, 1))
         await asyncio.sleep(0)

@@ -18,7 +18,7 @@ def request_bytes(request: GenerationRequest) -> int:
             return getsizeof(prompt)
         case Chat() as chat:
             return sum(getsizeof(message.content) for message in chat.messages) + getsizeof(chat.template_args_json)
-    return TOKEN_ID_BYTES * len(request.input)
+    return TOKEN_ID_BYTES * len(request.input or ())
 
 
 def hold_parsed(holding: Holding | None, request: GenerationRequest) -> None:

@@ -34,6 +34,8 @@ from mlx_grpc.service.service import Service
 
 log = logging.getLogger(__name__)
 
+MESSAGE_SECONDS = 0.0002
+"""What a message costs besides being parsed: to be taken out, and answered with an error."""
 SMALL_CHARACTERS = 4096
 """So little cannot hold so many values that they matter, and need not be encoded to count them."""
 
@@ -132,6 +134,7 @@ class _Conversation:
             text = message.pop("text", None)
             if text is None:
                 raise ApiError(400, "messages are text, not bytes", code="invalid_type")
+            self._turns.charge(MESSAGE_SECONDS)
             if len(text) > SMALL_CHARACTERS:
                 await self._turns.run(lambda: check_structure(text.encode()))
             return await self._turns.run(messages.parse, text)

@@ -42,6 +42,7 @@ class HttpConnection(H11Protocol, Paced):
         self._stuck = Stuck()
         self._due_seconds = math.inf
         """When the client must have done what it is to do now."""
+        self._wire: asyncio.Transport
         self._lingers = False
         self._is_socket = False
         self._phase = (Phase.SILENT, True)
@@ -50,6 +51,7 @@ class HttpConnection(H11Protocol, Paced):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._wire = transport
         self.transport = _ClosesSoftly(transport, self)  # type: ignore[assignment]
         if self.scheme == "https":
             transport.set_read_buffer_limits(TLS_BUFFER_BYTES)  # type: ignore[attr-defined]
@@ -68,6 +70,10 @@ class HttpConnection(H11Protocol, Paced):
             self._note()
 
     @property
+    def wire(self) -> asyncio.Transport:
+        return self._wire
+
+    @property
     def wants_silence(self) -> bool:
         return bool(self.flow.read_paused)
 
@@ -80,10 +86,10 @@ class HttpConnection(H11Protocol, Paced):
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         self._shared.places.leave(self)
         self._is_socket = True
-        self.transport = real = self.transport.hard  # type: ignore[attr-defined]
+        self.transport = self.wire
         super().handle_websocket_upgrade(event)
-        if not getattr(real.get_protocol(), "handshake_initiated", False):
-            real.close()  # headers that the WebSocket library does not read: it would wait for ever
+        if not getattr(self.wire.get_protocol(), "handshake_initiated", False):
+            self.wire.close()  # headers that the WebSocket library does not read: it would wait for ever
 
     def shutdown(self) -> None:
         if not self._lingers:
@@ -126,30 +132,28 @@ class HttpConnection(H11Protocol, Paced):
 
     def check(self, now_seconds: float) -> None:
         """Called about once a second."""
-        hard = self.transport.hard  # type: ignore[attr-defined]
-        if self._stuck.for_seconds(hard, self.flow.write_paused, now_seconds) > self._shared.write_seconds:
-            hard.abort()
+        if self._stuck.for_seconds(self.wire, self.flow.write_paused, now_seconds) > self._shared.write_seconds:
+            self.wire.abort()
         elif now_seconds >= self._due_seconds:
             self._due_seconds = math.inf
-            hard.close()
+            self.wire.close()
 
     def end(self) -> None:
         """At once, for the sake of others."""
-        self.transport.hard.abort()  # type: ignore[attr-defined]
+        self.wire.abort()
 
     def close_softly(self) -> None:
         """Close; with a body on its way that nobody reads, only once the client has stopped sending it, or after some
         seconds. A socket that is closed with unread bytes is reset, and the client may lose the answer."""
-        hard = self.transport.hard  # type: ignore[attr-defined]
-        if self._lingers or hard.is_closing() or self.conn.their_state not in (h11.SEND_BODY, h11.ERROR):
-            hard.close()
+        if self._lingers or self.wire.is_closing() or self.conn.their_state not in (h11.SEND_BODY, h11.ERROR):
+            self.wire.close()
             return
         self._lingers = True
         self._due_seconds = self.loop.time() + self._shared.linger_seconds
         self._shared.places.move(self, Phase.SILENT)
-        if hard.can_write_eof():
+        if self.wire.can_write_eof():
             with contextlib.suppress(OSError):  # the client has gone
-                hard.write_eof()
+                self.wire.write_eof()
         self.flow.resume_reading()
 
     @property
@@ -161,9 +165,9 @@ class HttpConnection(H11Protocol, Paced):
 class _ClosesSoftly:
     """A connection's transport, as its requests see it."""
 
-    def __init__(self, hard: asyncio.Transport, connection: HttpConnection) -> None:
-        self.hard = hard
-        self.write = hard.write
+    def __init__(self, wire: asyncio.Transport, connection: HttpConnection) -> None:
+        self._wire = wire
+        self.write = wire.write
         """Called for each token; without the way over `__getattr__`."""
         self._connection = connection
 
@@ -171,7 +175,7 @@ class _ClosesSoftly:
         self._connection.close_softly()
 
     def is_closing(self) -> bool:
-        return self._connection.lingers or self.hard.is_closing()
+        return self._connection.lingers or self._wire.is_closing()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.hard, name)
+        return getattr(self._wire, name)

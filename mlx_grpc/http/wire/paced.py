@@ -19,7 +19,6 @@ class Paced(asyncio.BufferedProtocol):
     """
 
     turns: Turns
-    transport: asyncio.Transport
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """asyncio fills it and calls `buffer_updated` at once."""
@@ -31,22 +30,27 @@ class Paced(asyncio.BufferedProtocol):
         if self.turns.free:
             self.turns.do(partial(self._handle, data))
             return
-        self.transport.pause_reading()
+        self.wire.pause_reading()
         self.turns.do(partial(self._handle_late, data))
 
     def _handle_late(self, data: bytes) -> None:
         self._handle(data)
-        if not self.transport.is_closing() and not self.wants_silence:
-            self.transport.resume_reading()
+        if not self.wire.is_closing() and not self.wants_silence:
+            self.wire.resume_reading()
 
     def _handle(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self.wire.is_closing():
             return
         try:
             self.data_received(data)
         except Exception:
             log.exception("a connection is closed: its bytes could not be handled")
-            self.transport.abort()
+            self.wire.abort()
+
+    @property
+    @abstractmethod
+    def wire(self) -> asyncio.Transport:
+        """The connection's transport, as asyncio made it."""
 
     @property
     @abstractmethod

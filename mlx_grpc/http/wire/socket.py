@@ -46,7 +46,7 @@ class SocketConnection(WebSocketsSansIOProtocol, Paced):
         self._shared = shared
         self._stuck = Stuck()
         self._arriving: Holding | None = None
-        self._arrived: deque[Holding] = deque()
+        self._arrived: deque[Holding | None] = deque()
         self._began_seconds = math.inf
         """When the message on its way began."""
         self._pong_waits = False
@@ -60,8 +60,10 @@ class SocketConnection(WebSocketsSansIOProtocol, Paced):
     def connection_lost(self, exc: Exception | None) -> None:
         self._shared.places.leave(self)
         self.app_state.clear()  # it refers to this connection
-        for holding in (*self._arrived, *([self._arriving] if self._arriving else [])):
-            holding.close()
+        for holding in (*self._arrived, self._arriving):
+            self._close(holding)
+        self.conn.reader.discard()  # its parser refers to itself, and would keep megabytes until they are collected
+        self.frames = []
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -77,13 +79,17 @@ class SocketConnection(WebSocketsSansIOProtocol, Paced):
             self._began_seconds = min(self._began_seconds, self.loop.time())
         else:
             self._began_seconds = math.inf
-            self._take_holding().close()
+            self._close(self._take_holding())
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._pong_waits:
             self._pong_waits = False
             self._read_on()
+
+    @property
+    def wire(self) -> asyncio.Transport:
+        return self.transport
 
     @property
     def wants_silence(self) -> bool:
@@ -113,7 +119,7 @@ class SocketConnection(WebSocketsSansIOProtocol, Paced):
         except UnicodeDecodeError:
             self._fail(CloseCode.INVALID_DATA, "a text is not UTF-8")
         if self.close_sent:
-            holding.close()
+            self._close(holding)
             return
         self._arrived.append(holding)
         self.queue.put_nowait(message)
@@ -147,9 +153,15 @@ class SocketConnection(WebSocketsSansIOProtocol, Paced):
             self._arriving = self._shared.intake.open((self.client, "arriving"), self._cut_off)
         return self._arriving
 
-    def _take_holding(self) -> Holding:
-        holding, self._arriving = self._holding(), None
+    def _take_holding(self) -> Holding | None:
+        """None for a message that came with the read of another: what is read at once is little."""
+        holding, self._arriving = self._arriving, None
         return holding
+
+    @staticmethod
+    def _close(holding: Holding | None) -> None:
+        if holding is not None:
+            holding.close()
 
     def _cut_off(self) -> None:
         self._fail(CloseCode.TRY_AGAIN_LATER, "the bytes of this message are wanted for others")
