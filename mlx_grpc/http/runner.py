@@ -25,7 +25,7 @@ from mlx_grpc.listening import BACKLOG, bind, close_all, host_and_port, port_of
 
 MAX_HEADER_BYTES = 16 * 1024
 """Of one request, and as many more as came with the last read."""
-MAX_BODY_BYTES = 64 * 1024
+MAX_BODY_BYTES = 256 * 1024
 """Where nothing else is said: the bodies of the admin port are some dozens of bytes."""
 MAX_CONNECTIONS = 2048
 """On one port. One more takes the place of one that says nothing; while all work, uvicorn answers it 503."""

@@ -34,7 +34,7 @@ from mlx_grpc.service.service import Service
 
 log = logging.getLogger(__name__)
 
-MESSAGE_SECONDS = 0.0002
+MESSAGE_SECONDS = 0.0005
 """What a message costs besides being parsed: to be taken out, and answered with an error."""
 SMALL_CHARACTERS = 4096
 """So little cannot hold so many values that they matter, and need not be encoded to count them."""
@@ -103,6 +103,7 @@ class _Conversation:
                         await self._send(messages.error_message(error, ends_answer=False))
                     except MlxGrpcError as error:
                         await self._send(messages.error_message(api_error(error), ends_answer=False))
+                    await asyncio.sleep(0)  # hundreds may have come at once, and nothing above need have waited
         except WebSocketDisconnect:
             pass
         except (TimeoutError, _SlowReader):
