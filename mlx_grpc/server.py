@@ -15,6 +15,8 @@ from mlx_grpc import __version__, preflight, ready_file
 from mlx_grpc.auth.failure import AuthError
 from mlx_grpc.auth.setup import open_auth
 from mlx_grpc.bounds.descriptors import Shares, limit_now, raise_limit
+from mlx_grpc.bounds.heap import Heap
+from mlx_grpc.bounds.intake import Intake
 from mlx_grpc.bounds.rates import ClientRates
 from mlx_grpc.config import Config, ConfigError
 from mlx_grpc.errors import MlxGrpcError
@@ -45,6 +47,8 @@ Result = TypeVar("Result")
 
 FAILED, USAGE = 1, 2
 """Exit codes, as all commands have them."""
+AFTER_SLOW_READER_SECONDS = 5.0
+"""A connection whose client takes nothing is cut off by this much later than its call: a call can say why."""
 LAST_WRITES_SECONDS = 1.0
 """After the drain, for clients to read what was written."""
 
@@ -59,6 +63,8 @@ class Server:
         self.stop_asked = asyncio.Event()
         """Somebody wants the server to drain and end: a signal, or an operator."""
         self.health = HealthServicer()
+        self.intake = Intake.for_messages(config.max_request_bytes, config.max_intake_bytes)
+        self._heap = Heap(self.intake)
         self.stats = Stats()
         self.tracing = open_tracing(config)
         rates = ClientRates(config.client_requests_per_minute, config.client_tokens_per_minute)
@@ -83,6 +89,7 @@ class Server:
             config.admin_host,
             config.admin_port,
             flag="--admin-port",
+            intake=self.intake,
             tls=tls,
             connections=shares.admin,
         )
@@ -91,6 +98,8 @@ class Server:
             config.host,
             config.http_port,
             max_body_bytes=config.max_request_bytes,
+            intake=self.intake,
+            write_seconds=config.slow_reader_seconds + AFTER_SLOW_READER_SECONDS,
             tls=tls,
             connections=shares.http,
         )
@@ -111,6 +120,7 @@ class Server:
             host.load()
         self.monitor.start()
         self._auth.watch.start()
+        self._heap.start()
 
     async def ready(self) -> bool:
         """True when every model is READY. Raises ModelSourceError with the reason of the first that failed."""
@@ -136,6 +146,7 @@ class Server:
         self.health.drain()
         self.service.draining = True
         await self.monitor.close()
+        await self._heap.close()
         await asyncio.gather(*(listener.stop(grace_seconds) for listener in (self._grpc, self.http, self.admin)))
         await self.catalog.close()
         await asyncio.to_thread(self.tracing.close)

@@ -27,6 +27,8 @@ class Intake:
         self.total_bytes = total_bytes
         self.connection_bytes = connection_bytes
         self.held_bytes = 0
+        self.taken_bytes = 0
+        """All that was ever taken in."""
         self.cut_off_count = 0
         self.refused_count = 0
         self._connections: dict[Hashable, _Connection] = {}
@@ -72,6 +74,7 @@ class Intake:
         mine = self._connections.setdefault(holding.connection, _Connection())
         mine.bytes += more_bytes
         self.held_bytes += more_bytes
+        self.taken_bytes += more_bytes
         holding.bytes += more_bytes
         if holding.is_arriving:
             mine.arriving.setdefault(holding)
@@ -104,6 +107,11 @@ class Holding:
         self.is_arriving = True
         self.closed = False
         self._intake = intake
+
+    @property
+    def most_bytes(self) -> int:
+        """What one connection may hold altogether."""
+        return self._intake.connection_bytes
 
     def __enter__(self) -> Holding:
         return self

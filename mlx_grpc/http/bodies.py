@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from mlx_grpc.errors import InvalidField
 
@@ -19,9 +19,13 @@ _NAMED = re.compile(r"field `([^`]*)`")
 async def read_body(request: Request, kind: type[Body]) -> Body:
     """The body as a struct. Raises InvalidField.
 
-    HTTPException 415 for a body that does not say that it is JSON: a form of another site could send that unasked.
+    HTTPException 415 for a body that does not say that it is JSON: a form of another site could send that unasked; 400
+    for a client that has left within it.
     """
-    raw = await request.body()
+    try:
+        raw = await request.body()
+    except ClientDisconnect:
+        raise HTTPException(400, "the connection was closed within the body") from None
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if raw and content_type != "application/json":
         raise HTTPException(415, "send the body as Content-Type: application/json")

@@ -32,9 +32,19 @@ HTTP_STATUS = {
 _CODES = {
     **{number: code for code, number in HTTP_STATUS.items()},
     405: "UNIMPLEMENTED",
+    408: "DEADLINE_EXCEEDED",
     413: "RESOURCE_EXHAUSTED",
     415: "INVALID_ARGUMENT",
     421: "PERMISSION_DENIED",
+}
+
+
+_REASONS = {
+    404: "NO_SUCH_PATH",
+    405: "METHOD_NOT_ALLOWED",
+    408: "SLOW_BODY",
+    413: "BODY_TOO_LARGE",
+    415: "NOT_JSON",
 }
 
 
@@ -65,9 +75,7 @@ async def on_http_error(request: Request, error: Exception) -> JSONResponse:
     """Starlette's handler for what it finds itself: no such path, no such method, a body that is too large."""
     assert isinstance(error, HTTPException)
     code = _CODES.get(error.status_code, "INVALID_ARGUMENT")
-    reason = {404: "NO_SUCH_PATH", 405: "METHOD_NOT_ALLOWED", 413: "BODY_TOO_LARGE", 415: "NOT_JSON"}.get(
-        error.status_code, "BAD_REQUEST"
-    )
+    reason = _REASONS.get(error.status_code, "BAD_REQUEST")
     return plain_error(error.status_code, code, reason, error.detail, headers=dict(error.headers or {}))
 
 

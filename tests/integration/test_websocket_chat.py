@@ -14,7 +14,8 @@ from starlette.types import Message
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
-from mlx_grpc.http.websocket.conversation import MAX_WAITING_QUESTIONS, Sockets
+from mlx_grpc.http.websocket.conversation import Sockets
+from mlx_grpc.http.websocket.questions import MAX_WAITING_QUESTIONS
 from mlx_grpc.testing import Fault, Script
 from tests.helpers.gate import freed, gated, until
 from tests.helpers.openai import PATIENCE_SECONDS, Bridge, bridge

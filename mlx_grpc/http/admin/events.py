@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import json
 
+from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from mlx_grpc.errors import IntakeFull
 from mlx_grpc.http.errors import plain_error
 from mlx_grpc.observe.snapshot import Snapshot
 from mlx_grpc.service.monitor import Frame, Monitor
@@ -113,6 +115,7 @@ async def _write(send: Send, body: bytes) -> None:
 
 
 async def _cancel_when_gone(receive: Receive, watching: asyncio.Task[object]) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    with contextlib.suppress(HTTPException, IntakeFull):  # a body that is over a bound: its sender is let go
+        while (await receive())["type"] != "http.disconnect":
+            pass
     watching.cancel()

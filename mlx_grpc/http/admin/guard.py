@@ -25,7 +25,8 @@ PAGE_HEADERS = (
 
 
 class Guard:
-    """Around an app: refuses names that DNS rebinding uses, and changes that other sites ask for; adds PAGE_HEADERS."""
+    """Around an app: refuses names that DNS rebinding uses, changes that other sites ask for, and WebSockets; adds
+    PAGE_HEADERS."""
 
     def __init__(self, app: ASGIApp, host: str) -> None:
         self._app = app
@@ -33,7 +34,8 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] != "http":
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
             return
         wrong = self._why_not(scope["method"], Headers(scope=scope))
 

@@ -31,7 +31,7 @@ from mlx_grpc.service.service import Service
 
 SHOWN_STATES = frozenset({ModelState.READY, ModelState.LOADING})
 PREFLIGHT_SECONDS = 600
-_CODES = {404: "not_found", 405: "method_not_allowed", 413: "content_too_large"}
+_CODES = {404: "not_found", 405: "method_not_allowed", 408: "slow_body", 413: "content_too_large"}
 
 
 class Settings(Protocol):

@@ -14,11 +14,15 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from mlx_grpc.errors import MlxGrpcError, SlowReader
+from mlx_grpc.http.limits import HOLDING
 from mlx_grpc.http.openai.access import headers_of
 from mlx_grpc.http.openai.answers import DONE, Answer
 from mlx_grpc.http.openai.errors import ApiError, api_error, internal_error
-from mlx_grpc.http.openai.requests import Call, ReadCall, openai_name
+from mlx_grpc.http.openai.requests import Call, Headers, ReadCall, openai_name
+from mlx_grpc.http.openai.sizes import hold_parsed
+from mlx_grpc.http.openai.structure import check_structure
 from mlx_grpc.http.token_check import client_of
+from mlx_grpc.http.turns import Turns, turns_of
 from mlx_grpc.request import Completed, Delta, Event, Finished, Prefill, Queued, Started
 from mlx_grpc.service.generation.call import Generation
 from mlx_grpc.service.intake.resolved import ResolvedRequest
@@ -28,7 +32,6 @@ log = logging.getLogger(__name__)
 
 KEEPALIVE_SECONDS = 10.0
 """Between two comments while there is nothing to send: proxies and clients give up on a silent stream."""
-BODY_SECONDS = 60.0
 KEEPALIVE = b": keepalive\n\n"
 
 MakeAnswer = Callable[[str, str, bool, bool], Answer]
@@ -53,8 +56,14 @@ class Completions:
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             # Besides telling people, this keeps pages of other sites out, which may send all other types unasked.
             raise ApiError(415, "send a JSON body with the header Content-Type: application/json", code="no_json")
-        call = self._read_call(await _read_body(receive), headers)
+        call = await self._read(await _read_body(receive), headers, turns_of(scope))
+        hold_parsed(scope.get(HOLDING), call.request)
         await _unless_gone(receive, self._serve(call, client_of(scope), send))
+
+    async def _read(self, raw: bytearray, headers: Headers, turns: Turns) -> Call:
+        """In two pieces of work, neither of which holds the event loop for long."""
+        await turns.run(check_structure, raw)
+        return await turns.run(self._read_call, raw, headers)
 
     async def _serve(self, call: Call, client: str, send: Send) -> None:
         writer = _Writer(send, self._slow_reader_seconds)
@@ -186,20 +195,17 @@ def _headers_for(resolved: ResolvedRequest) -> list[tuple[bytes, bytes]]:
     ]
 
 
-async def _read_body(receive: Receive) -> bytes:
-    """The whole body; the server around this app bounds it. Raises ApiError 408 when it does not come."""
-    parts: list[bytes] = []
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ApiError(400, "the connection was closed within the body", code="no_body")
-                parts.append(message.get("body", b""))
-                if not message.get("more_body"):
-                    return b"".join(parts)
-    except TimeoutError:
-        raise ApiError(408, f"the body did not come within {BODY_SECONDS:g} s", code="slow_body") from None
+async def _read_body(receive: Receive) -> bytearray:
+    """The whole body; the server around this app bounds its size and its time. One growing block of memory goes back
+    to the system as a whole, where thousands of parts would leave holes."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ApiError(400, "the connection was closed within the body", code="no_body")
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return body
 
 
 async def _unless_gone(receive: Receive, work: Any) -> None:

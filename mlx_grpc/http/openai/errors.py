@@ -72,6 +72,7 @@ _KINDS: Mapping[type[MlxGrpcError], _Kind] = {
     errors.CancelledByAdmin: _Kind(409, SERVER_ERROR, "cancelled_by_admin", again=False),
     errors.QueueFull: _Kind(429, "rate_limit_error", "queue_full"),
     errors.RateLimited: _Kind(429, "rate_limit_error", "rate_limited"),
+    errors.IntakeFull: _Kind(429, "rate_limit_error", "intake_full"),
     errors.SlowReader: _Kind(429, "rate_limit_error", "slow_reader", again=False),
     errors.Unavailable: _Kind(503, SERVER_ERROR, "unavailable"),
     errors.ModelLoading: _Kind(503, SERVER_ERROR, "model_loading"),

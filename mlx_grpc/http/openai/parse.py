@@ -33,7 +33,7 @@ from mlx_grpc.http.openai.errors import ApiError
 AnyBody = TypeVar("AnyBody", bound=Body)
 
 
-def parse_chat(raw: bytes) -> ChatBody:
+def parse_chat(raw: bytes | bytearray) -> ChatBody:
     """The body of a chat completion. Raises ApiError 400."""
     data = _object(raw)
     _refuse_others(data, ChatBody, NEUTRAL_CHAT, "")
@@ -41,14 +41,14 @@ def parse_chat(raw: bytes) -> ChatBody:
     return _checked(ChatBody, data)
 
 
-def parse_completion(raw: bytes) -> CompletionBody:
+def parse_completion(raw: bytes | bytearray) -> CompletionBody:
     """The body of a plain completion. Raises ApiError 400."""
     data = _object(raw)
     _refuse_others(data, CompletionBody, NEUTRAL_COMPLETION, "")
     return _checked(CompletionBody, data)
 
 
-def parse_json(raw: bytes | str) -> Any:
+def parse_json(raw: bytes | bytearray | str) -> Any:
     """Any JSON value. Raises ApiError 400 for what is none, is nested too deep, or has NaN in it."""
     try:
         return from_json(raw, allow_inf_nan=False)
@@ -82,7 +82,7 @@ def _checked(kind: type[AnyBody], data: dict[str, Any]) -> AnyBody:
     return checked(kind, data)
 
 
-def _object(raw: bytes) -> dict[str, Any]:
+def _object(raw: bytes | bytearray) -> dict[str, Any]:
     data = parse_json(raw)
     if not isinstance(data, dict):
         raise ApiError(400, "the body must be a JSON object", code="invalid_type")

@@ -31,10 +31,10 @@ class Call:
     names: Mapping[str, str]
 
 
-ReadCall = Callable[[bytes, Headers], Call]
+ReadCall = Callable[[bytes | bytearray, Headers], Call]
 
 
-def read_chat(raw: bytes, headers: Headers) -> Call:
+def read_chat(raw: bytes | bytearray, headers: Headers) -> Call:
     """A chat completion. Raises ApiError 400."""
     body = parse_chat(raw)
     messages = tuple(Message(message.role, message.text()) for message in body.messages)
@@ -60,7 +60,7 @@ def read_chat(raw: bytes, headers: Headers) -> Call:
     )
 
 
-def read_completion(raw: bytes, headers: Headers) -> Call:
+def read_completion(raw: bytes | bytearray, headers: Headers) -> Call:
     """A plain completion. Raises ApiError 400."""
     body = parse_completion(raw)
     return _call(

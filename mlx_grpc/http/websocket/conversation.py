@@ -9,30 +9,38 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from mlx_grpc.errors import MlxGrpcError
 from mlx_grpc.http.openai.access import headers_of, origin_allowed
 from mlx_grpc.http.openai.answers import REASONS
+from mlx_grpc.http.openai.bodies import Body
 from mlx_grpc.http.openai.errors import ApiError, api_error, internal_error
 from mlx_grpc.http.openai.requests import read_priority
+from mlx_grpc.http.openai.structure import check_structure
 from mlx_grpc.http.token_check import client_of
+from mlx_grpc.http.turns import turns_of
 from mlx_grpc.http.websocket import messages as messages
 from mlx_grpc.http.websocket.messages import Cancel, Parameters, TextInput
-from mlx_grpc.request import Chat, Delta, GenerationRequest, Message, Priority
+from mlx_grpc.http.websocket.questions import Question, Questions
+from mlx_grpc.http.wire.socket import HOLDING, connection_of
+from mlx_grpc.request import Chat, Delta, GenerationRequest, Priority
+from mlx_grpc.request import Message as Turn
 from mlx_grpc.service.generation.call import Generation
 from mlx_grpc.service.intake.validate import validate
 from mlx_grpc.service.service import Service
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING_QUESTIONS = 16
+MESSAGE_SECONDS = 0.0005
+"""What a message costs besides being parsed: to be taken out, and answered with an error."""
+SMALL_CHARACTERS = 4096
+"""So little cannot hold so many values that they matter, and need not be encoded to count them."""
 
 
 class Sockets:
@@ -80,8 +88,12 @@ class _Conversation:
         self._client = client
         self._priority = priority
         self._parameters = Parameters()
-        self._waiting: deque[GenerationRequest] = deque()
+        self._turns = turns_of(socket.scope)
+        self._connection = connection_of(socket.scope)
+        self._waiting = Questions(self._connection.hold if self._connection else None)
         self._answering: asyncio.Task[None] | None = None
+        self._question: Question | None = None
+        """The one that is being answered."""
         self._generating: asyncio.Timeout | None = None
         """What `cancel` ends."""
         self._open: asyncio.Timeout | None = None
@@ -93,9 +105,12 @@ class _Conversation:
             async with asyncio.timeout(None) as self._open:
                 while (message := await self._socket.receive())["type"] != "websocket.disconnect":
                     try:
-                        self._take(message.get("text"))
+                        await self._take(message)
                     except ApiError as error:
                         await self._send(messages.error_message(error, ends_answer=False))
+                    except MlxGrpcError as error:
+                        await self._send(messages.error_message(api_error(error), ends_answer=False))
+                    await asyncio.sleep(0)  # hundreds may have come at once, and nothing above need have waited
         except WebSocketDisconnect:
             pass
         except (TimeoutError, _SlowReader):
@@ -105,13 +120,13 @@ class _Conversation:
             if self._answering:
                 self._answering.cancel()
                 await asyncio.gather(self._answering, return_exceptions=True)
+            if self._question:
+                self._question.close()  # a task that was cancelled before it began has closed nothing
 
     # What the client says.
 
-    def _take(self, text: str | None) -> None:
-        if text is None:
-            raise ApiError(400, "messages are text, not bytes", code="invalid_type")
-        match messages.parse(text):
+    async def _take(self, message: Message) -> None:
+        match await self._parsed(message):
             case TextInput() as question:
                 self._ask(question.chat())
             case Parameters() as parameters:
@@ -120,20 +135,33 @@ class _Conversation:
                 ending, self._generating = self._generating, None  # it can be told once
                 ending.reschedule(asyncio.get_running_loop().time())
 
+    async def _parsed(self, message: Message) -> Body:
+        """What was said. The text, and the room that it held, are free then."""
+        holding = message.pop(HOLDING, None)
+        try:
+            text = message.pop("text", None)
+            if text is None:
+                raise ApiError(400, "messages are text, not bytes", code="invalid_type")
+            self._turns.charge(MESSAGE_SECONDS)
+            if len(text) > SMALL_CHARACTERS:
+                await self._turns.run(lambda: check_structure(text.encode()))
+            return await self._turns.run(messages.parse, text)
+        finally:
+            if holding:
+                holding.close()
+
     def _configure(self, sent: Parameters) -> None:
         """Only what was sent changes, and only when all of it can be."""
         changes = {name: getattr(sent, name) for name in sent.model_fields_set}
         parameters = self._parameters.model_copy(update=changes)
         try:
-            validate(parameters.request(Chat((Message("user", "?"),)), self._priority))
+            validate(parameters.request(Chat((Turn("user", "?"),)), self._priority))
         except MlxGrpcError as error:
             raise messages.socket_error(error) from None
         self._parameters = parameters
 
     def _ask(self, chat: Chat) -> None:
-        if len(self._waiting) >= MAX_WAITING_QUESTIONS:
-            raise ApiError(429, f"{MAX_WAITING_QUESTIONS} questions wait already", code="too_many_questions")
-        self._waiting.append(self._parameters.request(chat, self._priority))
+        self._waiting.add(self._parameters.request(chat, self._priority))
         self._answer_next()
 
     # Answers.
@@ -142,21 +170,25 @@ class _Conversation:
         if ended is not None:
             self._answering = None
         if self._answering is None and self._waiting:
-            self._answering = asyncio.create_task(self._answer(self._waiting.popleft()), name="websocket answer")
+            self._question = self._waiting.next()
+            self._answering = asyncio.create_task(self._answer(self._question), name="websocket answer")
             self._answering.add_done_callback(self._answer_next)
+        if self._connection:
+            self._connection.working(self._answering is not None)
 
-    async def _answer(self, request: GenerationRequest) -> None:
+    async def _answer(self, question: Question) -> None:
         """Ends with one message: response_complete or error."""
         try:
             try:
-                last = await self._generate(request)
+                last = await self._generate(question.begin())
             except MlxGrpcError as error:
-                chat = request.input if isinstance(request.input, Chat) else None
-                last = messages.error_message(messages.socket_error(error, chat), ends_answer=True)
+                last = messages.error_message(messages.socket_error(error, question.chat), ends_answer=True)
             except (WebSocketDisconnect, _SlowReader):
                 raise
             except Exception as error:
                 last = messages.error_message(internal_error("a socket", error), ends_answer=True)
+            finally:
+                question.close()
             await self._send(last)
         except WebSocketDisconnect:
             pass  # the task that reads sees it, too

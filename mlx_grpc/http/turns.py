@@ -1,0 +1,103 @@
+"""The event loop's time for what clients send: one small piece of work at a time, and half of the loop's time at most.
+
+Parsing is done where it is asked for while there is time; when a slice of it is used up, the rest waits for its turn,
+in the order in which it came, and everything else that the loop has to do goes between. So a thousand requests that
+arrive at once delay a token by one slice and one piece of work, and not by a thousand of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+Params = ParamSpec("Params")
+Result = TypeVar("Result")
+
+SLICE_SECONDS = 0.01
+"""So much work is done between two rests; protects the pace of streams and of health checks."""
+READ_BYTES = 8 * 1024
+"""What one read of a socket takes at most; bounds the work that one read can make, and what lies unread."""
+_KEY = "turns"
+
+
+class Turns:
+    """One listener's, in one event loop."""
+
+    def __init__(self) -> None:
+        self.buffer = memoryview(bytearray(READ_BYTES))
+        """What a read fills; its owner copies it at once."""
+        self._waiting: deque[Callable[[], object]] = deque()
+        self._spent_seconds = 0.0
+        self._rests = False
+        self._renews = False
+
+    @property
+    def free(self) -> bool:
+        """Whether work would be done at once."""
+        return not self._rests and not self._waiting
+
+    def do(self, work: Callable[[], object]) -> None:
+        """Now, or when it has its turn. The work must not raise."""
+        if self.free:
+            self._do(work)
+        else:
+            self._waiting.append(work)
+
+    async def run(self, work: Callable[Params, Result], *args: Params.args, **kwargs: Params.kwargs) -> Result:
+        """What the work returns or raises, now or when it has its turn."""
+        outcome: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+        def do() -> None:
+            if outcome.done():  # whoever asked has gone
+                return
+            try:
+                outcome.set_result(work(*args, **kwargs))
+            except Exception as error:
+                outcome.set_exception(error)
+
+        self.do(do)
+        return outcome.result() if outcome.done() else await outcome
+
+    def charge(self, seconds: float) -> None:
+        """So much more is used up, by what follows from work that was done."""
+        loop = asyncio.get_running_loop()
+        self._spent_seconds += seconds
+        if self._rests:
+            return
+        if self._spent_seconds > SLICE_SECONDS:
+            self._rests = True
+            loop.call_later(self._spent_seconds, self._go_on)
+        elif not self._renews:
+            self._renews = True
+            loop.call_later(SLICE_SECONDS, self._renew)
+
+    def _do(self, work: Callable[[], object]) -> None:
+        began_seconds = time.perf_counter()
+        work()
+        self.charge(time.perf_counter() - began_seconds)
+
+    def _renew(self) -> None:
+        """Only the event loop itself gets here: as long as it is held, nothing is forgiven."""
+        self._renews = False
+        if not self._rests:
+            self._spent_seconds = max(0.0, self._spent_seconds - SLICE_SECONDS / 2)
+            if self._spent_seconds:
+                self.charge(0.0)
+
+    def _go_on(self) -> None:
+        self._rests, self._spent_seconds = False, 0.0
+        while self._waiting and not self._rests:
+            self._do(self._waiting.popleft())
+
+    def among(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """An ASGI scope's state with these turns in it."""
+        return {**state, _KEY: self}
+
+
+def turns_of(scope: Mapping[str, Any]) -> Turns:
+    """The turns of the listener that a call came to; new ones for a call that came over none, as in a test."""
+    turns = scope.get("state", {}).get(_KEY)
+    return turns if isinstance(turns, Turns) else Turns()
