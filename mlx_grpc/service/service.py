@@ -88,7 +88,7 @@ class Service:
         host = self.catalog.get(request.model)
         host.life.check_ready()
         validate(request)
-        validate_for_model(request, host.vocab_size)
+        validate_for_model(request, host.vocab_size, host.context_length)
         with host.dispatcher.preparing(client):
             resolved, tokenizer = await self._resolve(request, host, client, arrived_seconds, deadline_seconds)
             # Tokenizing may have taken a while: what was true before it may not be now.
@@ -185,7 +185,7 @@ class Service:
         assert info is not None
         assert tokenizer is not None
         assert request.input is not None
-        prompt = await encode_prompt(request.input, tokenizer, context_length, info.vocab_size)
+        prompt = await encode_prompt(request.input, tokenizer, context_length, info.vocab_size, host.turns, client)
         stop = request.stop
         resolved = ResolvedRequest(
             generation_id=f"gen-{uuid.uuid4().hex}",

@@ -14,9 +14,10 @@ from mlx_grpc.errors import InvalidField, UnsupportedField
 from mlx_grpc.request import Chat, Message
 from mlx_grpc.service.intake import chat as module
 from mlx_grpc.service.intake.chat import render_chat
-from mlx_grpc.service.intake.encode import encode
-from mlx_grpc.service.intake.templates.probe import MAX_REASON_CHARS
+from mlx_grpc.service.intake.encode import encode_prompt
+from mlx_grpc.service.intake.templates.traits import MAX_REASON_CHARS
 from mlx_grpc.service.intake.tokenizer import ScriptedTokenizer, Tokenizer, load_tokenizer
+from mlx_grpc.service.intake.turns import Turns
 from tests.helpers.templates import with_template
 from tests.helpers.tokenizer import TEMPLATE, byte_level, make_folder, sentencepiece
 
@@ -55,7 +56,7 @@ def test_special_tokens_are_the_templates_alone(tmp_path: Path) -> None:
     """Encoding a rendered chat adds no second start token."""
     template = "{{ bos_token }}" + TEMPLATE
     tokenizer = load_tokenizer(str(make_folder(tmp_path, sentencepiece(), template, bos_token="<s>")))
-    ids = asyncio.run(encode(Chat((HI,)), tokenizer))
+    ids = asyncio.run(encode_prompt(Chat((HI,)), tokenizer, 4096, tokenizer.vocab_size, Turns()))
     (start,) = [token_id for token_id in ids if tokenizer.token_bytes(token_id) == b"<s>"]
     assert ids[0] == start
 

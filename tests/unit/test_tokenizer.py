@@ -117,8 +117,8 @@ def test_template_is_rendered(byte_level_tokenizer: Tokenizer) -> None:
     """The folder's own template is used, with its arguments."""
     template = byte_level_tokenizer.chat_template
     assert template is not None
-    text = template.render([{"role": "user", "content": "hi"}], {"mood": "calm"}, continued=False)
-    assert text == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n[calm]"
+    written = template.write([("user", "hi")], '{"mood": "calm"}', continued=False)
+    assert written.text == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n[calm]"
 
 
 def test_folder_without_template(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_scripted_template() -> None:
     """The scripted model's template, with a new turn and within the last."""
     template = load_tokenizer("script:{}").chat_template
     assert template is not None
-    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "he"}]
+    turns = [("user", "hi"), ("assistant", "he")]
     head = "<|start|>user\nhi<|end|>\n<|start|>assistant\nhe"
-    assert template.render(messages, {}, continued=False) == f"{head}<|end|>\n<|start|>assistant\n"
-    assert template.render(messages, {}, continued=True) == head
+    assert template.write(turns, "", continued=False).text == f"{head}<|end|>\n<|start|>assistant\n"
+    assert template.write(turns, "", continued=True).text == head

@@ -12,9 +12,16 @@ from hypothesis import strategies as st
 
 from mlx_grpc.errors import InvalidField, PromptTooLong
 from mlx_grpc.request import Chat, GenerationRequest, Message, Output, Sampling, Stop
-from mlx_grpc.service.intake.validate import check_characters, check_token_ids, validate, validate_for_model
+from mlx_grpc.service.intake.validate import (
+    characters_of,
+    check_characters,
+    check_token_ids,
+    validate,
+    validate_for_model,
+)
 
 VOCAB_SIZE = 100
+CONTEXT_LENGTH = 1000
 
 
 def request(**fields: Any) -> GenerationRequest:
@@ -27,7 +34,7 @@ def sampling(name: str, value: Any) -> Sampling:
 
 def check(found: GenerationRequest) -> None:
     validate(found)
-    validate_for_model(found, VOCAB_SIZE)
+    validate_for_model(found, VOCAB_SIZE, CONTEXT_LENGTH)
 
 
 def field_of(wrong: GenerationRequest) -> str:
@@ -109,11 +116,27 @@ def test_a_plain_request_of_each_kind_is_good() -> None:
 
 
 def test_the_limit_on_characters_is_far_from_ordinary_text() -> None:
-    """64 for each token of the context; the error has both numbers."""
-    check_characters("x" * 640, 10)
+    """64 for each token of the context, 8 where that is more than a million; the error has both numbers."""
+    check_characters(1024 * 1024, 100_000)
+    check_characters(1_600_000, 200_000)
+    with pytest.raises(PromptTooLong):
+        check_characters(1_600_001, 200_000)
+    check_characters(640, 10)
     with pytest.raises(PromptTooLong) as caught:
-        check_characters("x" * 641, 10)
+        check_characters(641, 10)
     assert caught.value.metadata == {"prompt_characters": "641", "context_length": "10"}
+
+
+def test_ids_past_the_context_are_counted_before_they_are_looked_at() -> None:
+    """Whatever they are."""
+    with pytest.raises(PromptTooLong) as caught:
+        check(request(input=(VOCAB_SIZE,) * CONTEXT_LENGTH))
+    assert caught.value.metadata == {"prompt_tokens": "1000", "context_length": "1000"}
+
+
+def test_what_is_said_in_a_chat_is_counted() -> None:
+    """All of it."""
+    assert characters_of(Chat((Message("user", "hi"), Message("assistant", "hello")))) == 7
 
 
 @given(st.lists(st.integers(-(2**40), 2**40), max_size=8), st.integers(1, 1000))

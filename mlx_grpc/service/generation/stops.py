@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 from mlx_grpc.service.intake.validate import check_stop_strings
 
@@ -141,13 +141,27 @@ class StopStrings:
 
 def _marks_for(stops: Sequence[str], special_texts: Iterable[str]) -> Mapping[str, str]:
     """A mark for each special text that some stop string has."""
-    together = "\0".join(stops)
-    return dict(zip((text for text in special_texts if text and text in together), _MARKS, strict=False))
+    texts = [text for text in special_texts if text]
+    known, lengths = frozenset(texts), sorted({len(text) for text in texts}, reverse=True)
+    found = {text for stop in stops for start in range(len(stop)) for text in _at(stop, start, known, lengths)}
+    return dict(zip((text for text in dict.fromkeys(texts) if text in found), _MARKS, strict=False))
 
 
 def _with_marks(stop: str, marks: Mapping[str, str]) -> str:
     """The stop string with marks for special texts; the longest of those that begin together."""
     if not marks:
         return stop
-    longest_first = sorted(marks, key=len, reverse=True)
-    return re.sub("|".join(map(re.escape, longest_first)), lambda match: marks[match[0]], stop)
+    lengths = sorted({len(text) for text in marks}, reverse=True)
+    start, written = 0, []
+    while start < len(stop):
+        text = next(_at(stop, start, marks, lengths), "")
+        written.append(marks[text] if text else stop[start])
+        start += len(text) or 1
+    return "".join(written)
+
+
+def _at(stop: str, start: int, known: Container[str], lengths: Sequence[int]) -> Iterator[str]:
+    """The known texts that begin here, the longest first. There may be thousands of them, of a few lengths."""
+    for length in lengths:
+        if (text := stop[start : start + length]) in known and len(text) == length:
+            yield text

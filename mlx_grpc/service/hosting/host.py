@@ -30,6 +30,7 @@ from mlx_grpc.service.hosting.sources import Located, ModelSource
 from mlx_grpc.service.hosting.starter import EngineStarter, StartFailed
 from mlx_grpc.service.intake.defaults import SamplingDefaults
 from mlx_grpc.service.intake.tokenizer import Tokenizer
+from mlx_grpc.service.intake.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,8 @@ class ModelHost:
         self._starter = EngineStarter(source, self._engine, self._crashes, stats)
         self._settings = settings
         self._stats = stats
+        self.turns = Turns()
+        """The threads in which its prompts are rendered and tokenized."""
         self._starting: asyncio.Task[None] | None = None
         self._unloading: asyncio.Task[None] | None = None
 
@@ -133,6 +136,8 @@ class ModelHost:
                 await cancelled(task)
         self.dispatcher.calls.fail_all(lambda: Draining("the server has stopped"))
         await self._engine.end()
+        self._starter.forget()
+        await self.turns.close()
         self.dispatcher.close()
 
     async def _unload(self) -> None:

@@ -48,7 +48,9 @@ class EngineStarter:
         raise StartFailed(one_line(reason))
 
     def forget(self) -> None:
-        """The model is to be found and read anew."""
+        """The model is to be found and read anew; its template's processes end."""
+        if self.files is not None:
+            self.files.tokenizer.close()
         self.files = None
 
     async def _attempt(self, backoff_seconds: float) -> float | None:
@@ -76,10 +78,11 @@ class EngineStarter:
         started, files = await asyncio.gather(
             self._engine.start(path), asyncio.to_thread(read_files, path), return_exceptions=True
         )
-        if isinstance(started, BaseException):
-            raise started
         if isinstance(files, BaseException):
-            raise files
+            raise started if isinstance(started, BaseException) else files
+        if isinstance(started, BaseException):
+            files.tokenizer.close()
+            raise started
         self.files = files
 
     async def _restart(self) -> None:

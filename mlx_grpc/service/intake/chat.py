@@ -5,26 +5,27 @@ not know becomes a system turn, typed parts are passed where it takes them, and 
 refused. What it does to the words of a turn is its own business: it may trim, quote and split them, drop old reasoning,
 and act on control words such as `/no_think`.
 
-Templates run in jinja's sandbox, as transformers has it: they cannot reach files or the interpreter, and their `range`
-is bounded. What goes in and comes out is bounded here.
+A model's template runs in jinja's sandbox, as transformers has it, in a process of its own with limits of time and
+memory (`templates.child_template`). What goes in and comes out is bounded here.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable
 
 from mlx_grpc.errors import InvalidField, UnsupportedField
 from mlx_grpc.request import Chat, Message
-from mlx_grpc.service.intake.templates.chat_template import ChatTemplate, LastMessageLost
+from mlx_grpc.service.intake.templates.chat_template import Template, nobody_left
+from mlx_grpc.service.intake.templates.frames import MAX_RENDERED_CHARS
 from mlx_grpc.service.intake.templates.probe import reason_of
-from mlx_grpc.service.intake.templates.traits import blamed_position, passed_message, passed_role
+from mlx_grpc.service.intake.templates.traits import blamed_position, passed_role
 from mlx_grpc.service.intake.tokenizer import Tokenizer
 from mlx_grpc.service.intake.validate import check_unicode
 
 MAX_MESSAGES = 4096
 MAX_TEMPLATE_ARGS_BYTES = 64 * 1024
-MAX_CHAT_CHARS = 4 * 1024 * 1024
+MAX_CHAT_CHARS = MAX_RENDERED_CHARS
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
 # What the request itself says, and what transformers takes for its own arguments.
@@ -44,11 +45,12 @@ RESERVED_ARGS = frozenset(
 )
 
 
-def render_chat(chat: Chat, tokenizer: Tokenizer) -> str:
-    """The conversation as a prompt, open for the assistant's next turn or in the middle of its last.
+def render_chat(chat: Chat, tokenizer: Tokenizer, has_left: Callable[[], bool] = nobody_left) -> str:
+    """The conversation as a prompt, open for the assistant's next turn or in the middle of its last. Blocks; when
+    `has_left` says that nobody wants it any more, it ends soon.
 
-    Raises InvalidField on the part at fault (on `chat` where the template itself refuses and no message can be named),
-    UnsupportedField for a model without a template, or with one that does not end.
+    Raises InvalidField on the part at fault (on `chat` where the template itself refuses and no message can be named,
+    or passes a limit), UnsupportedField for a model without a template, or with one that passes a limit always.
     """
     template = tokenizer.chat_template
     if template is None:
@@ -63,10 +65,8 @@ def render_chat(chat: Chat, tokenizer: Tokenizer) -> str:
             f"only an assistant's message can be continued, the last is of role {chat.messages[-1].role}",
             field="chat.continue_final_message",
         )
-    text = _run_template(chat, template, _template_args(chat.template_args_json))
-    if len(text) > MAX_CHAT_CHARS:
-        raise InvalidField(f"the rendered chat has more than {MAX_CHAT_CHARS} characters", field="chat")
-    return text
+    _check_template_args(chat.template_args_json)
+    return _run_template(chat, template, has_left)
 
 
 def _check_messages(messages: tuple[Message, ...]) -> None:
@@ -87,10 +87,10 @@ def _check_messages(messages: tuple[Message, ...]) -> None:
         raise InvalidField("a chat needs a message of role user", field="chat.messages")
 
 
-def _template_args(template_args_json: str) -> dict[str, Any]:
+def _check_template_args(template_args_json: str) -> None:
     field = "chat.template_args_json"
     if not template_args_json:
-        return {}
+        return
     if len(template_args_json) > MAX_TEMPLATE_ARGS_BYTES:
         raise InvalidField(f"template arguments are at most {MAX_TEMPLATE_ARGS_BYTES} bytes", field=field)
     try:
@@ -103,32 +103,25 @@ def _template_args(template_args_json: str) -> dict[str, Any]:
         # Names with an underscore in front are jinja's own.
         if name in RESERVED_ARGS or name.startswith("_") or not name.isidentifier():
             raise InvalidField(f"{name[:64]!r} cannot be a template argument", field=field)
-    return args
 
 
-def _run_template(chat: Chat, template: ChatTemplate, args: dict[str, Any]) -> str:
+def _run_template(chat: Chat, template: Template, has_left: Callable[[], bool]) -> str:
     """The rendered text, once it is sure that it holds every turn."""
-    continued = chat.continue_final_message
-    messages = [passed_message(template.traits, message) for message in chat.messages]
-    trial = template.try_roles([message["role"] for message in messages], chat.template_args_json, continued)
-    if trial.lost is None:
-        try:
-            text = template.render(messages, args, continued)
-        except LastMessageLost as error:
-            raise _left_out(chat, template, len(messages) - 1) from error
-        except Exception as error:  # a template can raise anything: its own error, TypeError, OverflowError
-            raise _refusal(chat, template, reason_of(error)) from error
-        check_unicode(text, "chat.template_args_json")
-        if trial.error:
-            trial = template.try_messages(messages, args, continued)
-    if trial.error:
-        raise _refusal(chat, template, trial.error)
-    if trial.lost is not None:
-        raise _left_out(chat, template, trial.lost)
-    return text
+    turns = [(message.role, message.content) for message in chat.messages]
+    written = template.write(turns, chat.template_args_json, chat.continue_final_message, has_left)
+    if written.stopped:
+        raise InvalidField(f"the model's chat template was stopped: {written.stopped}", field="chat")
+    if written.error:
+        raise _refusal(chat, template, written.error)
+    if written.lost is not None:
+        raise _left_out(chat, template, min(written.lost, len(turns) - 1))
+    if len(written.text) > MAX_CHAT_CHARS:
+        raise InvalidField(f"the rendered chat has more than {MAX_CHAT_CHARS} characters", field="chat")
+    check_unicode(written.text, "chat.template_args_json")
+    return written.text
 
 
-def _refusal(chat: Chat, template: ChatTemplate, reason: str) -> InvalidField:
+def _refusal(chat: Chat, template: Template, reason: str) -> InvalidField:
     """The template's own words, on the message that it is most likely about."""
     roles = [passed_role(template.traits, message.role) for message in chat.messages]
     position = blamed_position(template.traits, roles)
@@ -140,7 +133,7 @@ def _refusal(chat: Chat, template: ChatTemplate, reason: str) -> InvalidField:
     )
 
 
-def _left_out(chat: Chat, template: ChatTemplate, position: int) -> InvalidField:
+def _left_out(chat: Chat, template: Template, position: int) -> InvalidField:
     role = chat.messages[position].role
     known = passed_role(template.traits, role) in template.traits.content
     return InvalidField(

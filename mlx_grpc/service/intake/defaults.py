@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from mlx_grpc.engine.messages import SamplingParams
-from mlx_grpc.errors import InvalidField, PromptTooLong
+from mlx_grpc.errors import InvalidField
 from mlx_grpc.models.json_file import read_object
 from mlx_grpc.models.sources import ModelSourceError
 from mlx_grpc.request import Sampling, Stop
+from mlx_grpc.service.intake.validate import check_room
 
 SEED_BITS = 53
 """A drawn seed passes through JSON and JavaScript unharmed."""
@@ -70,13 +71,7 @@ def resolve_max_tokens(stop: Stop, prompt_tokens: int, context_length: int, defa
 
     Raises PromptTooLong when it leaves none, and InvalidField when min_tokens asks for more than there can be.
     """
-    room = context_length - prompt_tokens
-    if room < 1:
-        raise PromptTooLong(
-            f"the prompt has {prompt_tokens} tokens, which leaves no room in the context of {context_length}",
-            field="input",
-            metadata={"prompt_tokens": str(prompt_tokens), "context_length": str(context_length)},
-        )
+    room = check_room(prompt_tokens, context_length)
     wanted = default_max_tokens if stop.max_tokens is None else stop.max_tokens
     if stop.max_tokens is None and stop.min_tokens:
         wanted = max(wanted, stop.min_tokens)

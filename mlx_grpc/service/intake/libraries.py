@@ -29,6 +29,8 @@ def quiet_transformers() -> Iterator[Any]:
     """transformers, for this thread alone, and silent: it speaks of PyTorch, and of folders without a model type."""
     with _loading:
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+        # A text is tokenized in the thread that asks; with threads of its own the library warns of each process start.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         import transformers
 
         verbosity = transformers.logging.get_verbosity()

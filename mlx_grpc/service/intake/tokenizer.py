@@ -21,12 +21,16 @@ from mlx_grpc.models.tokenizer_trial import check_tokenizer
 from mlx_grpc.service.intake.libraries import quiet_transformers
 from mlx_grpc.service.intake.panics import WithoutPanics, is_panic
 from mlx_grpc.service.intake.pieces import read_pieces
-from mlx_grpc.service.intake.templates.chat_template import ChatTemplate
+from mlx_grpc.service.intake.templates.chat_template import ChatTemplate, Template, UnusableTemplate
+from mlx_grpc.service.intake.templates.child_template import ChildTemplate
 from mlx_grpc.service.intake.templates.traits import PassedMessage
 
 log = logging.getLogger(__name__)
 
 SCRIPT_PREFIX = "script:"
+AT_ONCE = 4096
+"""Characters, or tokens, up to which the interpreter is held: that takes less time than to let go of it and wait for it
+again. The library lets go of it in its calls for batches alone, also for a batch of one; the ids are the same."""
 
 
 class Tokenizer(Protocol):
@@ -34,7 +38,7 @@ class Tokenizer(Protocol):
 
     vocab_size: int
     eos_ids: tuple[int, ...]
-    chat_template: ChatTemplate | None
+    chat_template: Template | None
     """None for a model without one."""
     bytes_are_exact: bool
     drops_first_space: bool
@@ -55,6 +59,9 @@ class Tokenizer(Protocol):
 
     def is_special(self, token_id: int) -> bool:
         """Whether the token is a mark (start, end, turn) rather than text."""
+
+    def close(self) -> None:
+        """End the template's processes. Chats are refused from now on; everything else goes on."""
 
 
 def load_tokenizer(path: str) -> Tokenizer:
@@ -91,18 +98,26 @@ class HuggingFaceTokenizer:
         self.vocab_size: int = max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         self.eos_ids = _eos_ids(folder, self._template.eos_token_id)
         self.special_texts = tuple(self._added[number].content for number in self._added if self.is_special(number))
-        self.chat_template = ChatTemplate(self._render) if self._template.chat_template else None
+        self.chat_template = _own_template(self._template) if self._template.chat_template else None
         self.bytes_are_exact = self._pieces is not None
         self.drops_first_space = self._pieces is not None and self._pieces.drops_first_space
 
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
-        text.encode()  # the backend calls half a surrogate pair a TypeError
-        ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+        if not text.isascii():
+            text.encode()  # the backend calls half a surrogate pair a TypeError
+        if len(text) <= AT_ONCE:
+            short: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+            return short
+        (encoding,) = self._backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+        ids: list[int] = encoding.ids
         return ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        text: str = self._backend.decode(list(token_ids), skip_special_tokens=False)
-        return text
+        if len(token_ids) <= AT_ONCE:
+            short: str = self._backend.decode(list(token_ids), skip_special_tokens=False)
+            return short
+        (text,) = self._backend.decode_batch([list(token_ids)], skip_special_tokens=False)
+        return str(text)
 
     def token_bytes(self, token_id: int) -> bytes:
         piece = self._bytes.get(token_id)
@@ -116,13 +131,9 @@ class HuggingFaceTokenizer:
         added = self._added.get(token_id)
         return added is not None and (added.special or token_id in self.eos_ids)
 
-    def _render(
-        self, messages: Sequence[PassedMessage], template_args: Mapping[str, Any], add_generation_prompt: bool
-    ) -> str:
-        text: str = self._template.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=add_generation_prompt, **template_args
-        )
-        return text
+    def close(self) -> None:
+        if self.chat_template is not None:
+            self.chat_template.close()
 
     def _read_bytes(self, token_id: int) -> bytes:
         piece: str | None = self._backend.id_to_token(token_id)
@@ -151,7 +162,7 @@ class ScriptedTokenizer:
     _special_bytes: Mapping[int, bytes] = {number: text.encode() for text, number in script.SPECIALS.items()}
 
     def __init__(self) -> None:
-        self.chat_template: ChatTemplate | None = ChatTemplate(_render_scripted)
+        self.chat_template: Template | None = ChatTemplate(_render_scripted)
 
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
         return script.encode(text)
@@ -167,6 +178,9 @@ class ScriptedTokenizer:
     def is_special(self, token_id: int) -> bool:
         return token_id in self._special_bytes
 
+    def close(self) -> None:
+        """The template is ours, and runs in this process."""
+
 
 def _render_scripted(
     messages: Sequence[PassedMessage], template_args: Mapping[str, Any], add_generation_prompt: bool
@@ -175,6 +189,14 @@ def _render_scripted(
         raise ValueError(template_args["raise"])
     text = "".join(f"<|start|>{message['role']}\n{message['content']}<|end|>\n" for message in messages)
     return text + "<|start|>assistant\n" if add_generation_prompt else text
+
+
+def _own_template(tokenizer: Any) -> Template:
+    try:
+        source = tokenizer.get_chat_template()
+    except ValueError as error:  # several, and none is the default
+        return UnusableTemplate(_first_line(error))
+    return ChildTemplate(source, tokenizer.special_tokens_map)
 
 
 def _auto_tokenizer(folder: Path) -> Any:

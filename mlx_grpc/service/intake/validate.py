@@ -6,10 +6,10 @@ Field paths are the proto's; the HTTP bridge translates them into its own names.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from mlx_grpc.errors import InvalidField, PromptTooLong
-from mlx_grpc.request import GenerationRequest, Output, Sampling, Stop
+from mlx_grpc.request import Chat, GenerationRequest, Input, Output, Sampling, Stop
 
 MAX_REQUEST_ID_CHARACTERS = 128
 MAX_SALT_CHARACTERS = 128
@@ -22,6 +22,9 @@ MAX_TOP_LOGPROBS = 20
 MAX_SEED = 2**64 - 1
 MAX_CHARACTERS_PER_TOKEN = 64
 """Ordinary text has 1 to 6, rows of spaces or dashes may have some ten."""
+LARGE_CHARACTERS = 1024 * 1024
+"""A text with more takes about a second to tokenize: it has less of what is not ordinary."""
+LARGE_CHARACTERS_PER_TOKEN = 8
 
 # path, how to read it, lowest, highest, whether the lowest itself is allowed, how a person would say it
 _Range = tuple[str, Callable[[Sampling], float | None], float, float, bool, str]
@@ -58,21 +61,43 @@ def validate(request: GenerationRequest) -> None:
 
 def check_unicode(text: str, field: str) -> None:
     """JSON can carry halves of surrogate pairs, which no encoding has. Raises InvalidField."""
+    if text.isascii():  # which costs nothing, and no copy
+        return
     try:
         text.encode()
     except UnicodeEncodeError:
         raise InvalidField("half a surrogate pair is no character", field=field) from None
 
 
-def check_characters(text: str, context_length: int) -> None:
+def characters_of(source: Input) -> int:
+    """The characters of a text, or of what is said in a chat; for token ids, how many they are."""
+    if isinstance(source, Chat):
+        return sum(len(message.content) for message in source.messages)
+    return len(source)
+
+
+def check_characters(characters: int, context_length: int) -> None:
     """Refuse what is far past any context before time goes into its tokens. Raises PromptTooLong."""
-    if len(text) > MAX_CHARACTERS_PER_TOKEN * context_length:
+    most = max(LARGE_CHARACTERS, LARGE_CHARACTERS_PER_TOKEN * context_length)
+    most = min(most, MAX_CHARACTERS_PER_TOKEN * context_length)
+    if characters > most:
         raise PromptTooLong(
-            f"the prompt has {len(text)} characters, more than {MAX_CHARACTERS_PER_TOKEN} for each token of the "
-            f"context of {context_length}",
+            f"the prompt has {characters} characters, which may be at most {most} for a context of {context_length}",
             field="input",
-            metadata={"prompt_characters": str(len(text)), "context_length": str(context_length)},
+            metadata={"prompt_characters": str(characters), "context_length": str(context_length)},
         )
+
+
+def check_room(prompt_tokens: int, context_length: int) -> int:
+    """How many tokens have room after the prompt, at least one. Raises PromptTooLong."""
+    room = context_length - prompt_tokens
+    if room < 1:
+        raise PromptTooLong(
+            f"the prompt has {prompt_tokens} tokens, which leaves no room in the context of {context_length}",
+            field="input",
+            metadata={"prompt_tokens": str(prompt_tokens), "context_length": str(context_length)},
+        )
+    return room
 
 
 def check_stop_strings(stops: Sequence[str]) -> None:
@@ -89,8 +114,10 @@ def check_stop_strings(stops: Sequence[str]) -> None:
             )
 
 
-def check_token_ids(ids: Iterable[int], vocab_size: int, field: str) -> None:
+def check_token_ids(ids: Sequence[int], vocab_size: int, field: str) -> None:
     """Raises InvalidField for the first id that the vocabulary does not have."""
+    if not ids or (min(ids) >= 0 and max(ids) < vocab_size):
+        return
     for position, token_id in enumerate(ids):
         if not 0 <= token_id < vocab_size:
             raise InvalidField(
@@ -99,9 +126,11 @@ def check_token_ids(ids: Iterable[int], vocab_size: int, field: str) -> None:
             )
 
 
-def validate_for_model(request: GenerationRequest, vocab_size: int) -> None:
-    """Check what depends on the model's vocabulary. Raises InvalidField."""
+def validate_for_model(request: GenerationRequest, vocab_size: int, context_length: int) -> None:
+    """Check what depends on the model's vocabulary and context. Raises InvalidField, PromptTooLong for ids that leave
+    no room in the context: no time goes into such."""
     if isinstance(request.input, tuple):
+        check_room(len(request.input), context_length)
         check_token_ids(request.input, vocab_size, "token_ids.ids")
     check_token_ids(request.stop.stop_token_ids, vocab_size, "stop.stop_token_ids")
     top_k = request.sampling.top_k

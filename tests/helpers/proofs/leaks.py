@@ -25,8 +25,9 @@ GRPC_THREADS = ("_poll_wrapper", "channel_spin")
 reference, which an exception's traceback may hold."""
 MATPLOTLIB_FONTS = "/mpl-data/fonts/"
 """It keeps those open that it has drawn with."""
-EXECUTOR_THREADS = ("asyncio_", "AnyIO worker thread")
-"""A loop's own threads for blocking calls: made when needed, and joined when the loop is closed."""
+EXECUTOR_THREADS = ("asyncio_", "AnyIO worker thread", "intake-")
+"""Threads for blocking calls, a loop's own and a model's: made when needed, and joined when the loop, or the model's
+host, is closed."""
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from mlx_grpc.service.intake.templates.traits import (
     RepeatedTurns,
     TemplateTraits,
     in_form,
+    one_line,
 )
 
 Render = Callable[[Sequence[PassedMessage], Mapping[str, Any], bool], str]
 """From messages, template arguments, and whether the assistant's next turn is opened, to a text. Raises anything."""
 
-MAX_REASON_CHARS = 200
 NOBODY = "zqrole"
 """A role that no template knows."""
 _PAD = " \n "
@@ -51,12 +51,11 @@ def first_lost(text: str, turns: int) -> int | None:
 
 def reason_of(error: BaseException) -> str:
     """What an error says, in one bounded line."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:MAX_REASON_CHARS]
+    return one_line(str(error)) or type(error).__name__
 
 
 def probe(render: Render) -> TemplateTraits:
-    """What the template does, from some two dozen renderings. Raises TimeoutError alone."""
+    """What the template does, from some two dozen renderings. Raises MemoryError alone."""
     trial = _Trial(render)
     for role in _PLACES:
         trial.find_form(role)
@@ -154,7 +153,7 @@ class _Trial:
         """The rendered text; None for an error, and its reason among `reasons`."""
         try:
             return self._render(turns, {}, True)
-        except TimeoutError:
+        except MemoryError:
             raise
         except Exception as error:  # a template can raise anything
             if reasons is not None:

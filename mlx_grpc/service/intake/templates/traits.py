@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_grpc.request import Message
-
+MAX_REASON_CHARS = 200
 PassedMessage = dict[str, Any]
 """A message as a template gets it: `role`, and `content` as a string or as a list of typed parts."""
 
@@ -71,16 +70,48 @@ UNKNOWN = TemplateTraits({}, {}, True, True, RepeatedTurns.SEPARATE, frozenset()
 """Of a template that could not be tried: everything is passed as it was sent."""
 
 
+def one_line(text: str) -> str:
+    """What somebody else's program said, in one bounded line."""
+    lines = text.strip().splitlines()
+    return lines[0][:MAX_REASON_CHARS] if lines else ""
+
+
+def plain_traits(traits: TemplateTraits) -> dict[str, Any]:
+    """The traits as JSON can hold them."""
+    return {
+        "content": {role: form.value for role, form in traits.content.items()},
+        "refusals": dict(traits.refusals),
+        "knows_developer": traits.knows_developer,
+        "later_system": traits.later_system,
+        "repeated_turns": traits.repeated_turns.value,
+        "trims": sorted(traits.trims),
+        "strips_reasoning": traits.strips_reasoning,
+    }
+
+
+def traits_of_plain(plain: Mapping[str, Any]) -> TemplateTraits:
+    """The traits that `plain_traits` wrote. Raises ValueError, KeyError, TypeError or AttributeError for all else."""
+    return TemplateTraits(
+        content={str(role): ContentForm(form) for role, form in plain["content"].items()},
+        refusals={str(role): one_line(str(reason)) for role, reason in plain["refusals"].items()},
+        knows_developer=bool(plain["knows_developer"]),
+        later_system=bool(plain["later_system"]),
+        repeated_turns=RepeatedTurns(plain["repeated_turns"]),
+        trims=frozenset(map(str, plain["trims"])),
+        strips_reasoning=bool(plain["strips_reasoning"]),
+    )
+
+
 def passed_role(traits: TemplateTraits, role: str) -> str:
     """The role that is passed: a developer's turn becomes a system turn where the template knows only the latter."""
     instead = role == "developer" and not traits.knows_developer and "system" in traits.content
     return "system" if instead else role
 
 
-def passed_message(traits: TemplateTraits, message: Message) -> PassedMessage:
-    """The message as the template takes it."""
-    role = passed_role(traits, message.role)
-    return in_form(role, message.content, traits.content.get(role, ContentForm.TEXT))
+def passed_message(traits: TemplateTraits, role: str, content: str) -> PassedMessage:
+    """The turn as the template takes it."""
+    role = passed_role(traits, role)
+    return in_form(role, content, traits.content.get(role, ContentForm.TEXT))
 
 
 def in_form(role: str, text: str, form: ContentForm) -> PassedMessage:
