@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from mlx_grpc import __version__, preflight, ready_file
 from mlx_grpc.auth.failure import AuthError
 from mlx_grpc.auth.setup import open_auth
+from mlx_grpc.bounds.intake import Intake
 from mlx_grpc.config import Config, ConfigError
 from mlx_grpc.errors import MlxGrpcError
 from mlx_grpc.http.admin.app import make_admin_app
@@ -54,6 +55,7 @@ class Server:
         self.stop_asked = asyncio.Event()
         """Somebody wants the server to drain and end: a signal, or an operator."""
         self.health = HealthServicer()
+        self.intake = Intake.for_messages(config.max_request_bytes, config.max_intake_bytes)
         self.stats = Stats()
         self.tracing = open_tracing(config)
         self.catalog = Catalog(
@@ -65,7 +67,7 @@ class Server:
         )
         self.service = Service(self.catalog, config.default_max_tokens, self.stats, self.tracing)
         self.monitor = Monitor(self.service)
-        self._grpc = make_server(self.service, self.health, config, auth.access)
+        self._grpc = make_server(self.service, self.health, config, auth.access, self.intake)
         self.address = ""
         """Where gRPC is: HOST:PORT, once started."""
         tls = auth.tls.ssl_context() if auth.tls else None

@@ -13,8 +13,11 @@ from grpc_reflection.v1alpha import reflection
 
 from mlx_grpc.auth.access import Access
 from mlx_grpc.auth.tls import Tls
+from mlx_grpc.bounds.intake import Intake
 from mlx_grpc.config import Config
 from mlx_grpc.listening import ListenError, check_free, host_and_port
+from mlx_grpc.rpc.arrivals import Arrivals
+from mlx_grpc.rpc.guard import Guard
 from mlx_grpc.rpc.health import HealthServicer
 from mlx_grpc.rpc.inference import InferenceServicer
 from mlx_grpc.rpc.interceptor import CallInterceptor
@@ -49,9 +52,12 @@ _OURS = (
 )
 
 
-def make_server(service: Service, health: HealthServicer, config: Config, access: Access) -> grpc.aio.Server:
+def make_server(
+    service: Service, health: HealthServicer, config: Config, access: Access, intake: Intake
+) -> grpc.aio.Server:
     """A server with all services, listening nowhere yet."""
-    server = grpc.aio.server(interceptors=[CallInterceptor(access)], options=_options(config))
+    guard = Guard(Arrivals(intake, config.max_request_bytes))
+    server = grpc.aio.server(interceptors=[CallInterceptor(access, guard, MAX_HEADER_BYTES)], options=_options(config))
     inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(
         InferenceServicer(service, config.slow_reader_seconds), server
     )
@@ -93,6 +99,9 @@ def _options(config: Config) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", 0),  # a second server must not share the port in silence
         ("grpc.max_receive_message_length", config.max_request_bytes),
+        # What is not read yet stays within HTTP/2's usual window (64 KiB a call and connection): grpc would widen it
+        # on fast links. A message that is being read gets all the room that it needs.
+        ("grpc.http2.bdp_probe", 0),
         ("grpc.max_metadata_size", MAX_HEADER_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_HEADER_BYTES),
         ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlx_grpc.errors import InvalidField
 from mlx_grpc.request import Chat
-from mlx_grpc.rpc import convert
+from mlx_grpc.rpc import convert, large
 from mlx_grpc.rpc.context import Context
 from mlx_grpc.service.intake.encode import encode, off_loop, rendered
 from mlx_grpc.service.intake.validate import check_token_ids
@@ -27,24 +27,31 @@ class TokenizerServicer(tokenizer_service_pb2_grpc.TokenizerServiceServicer):
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
         """Token ids, and the bytes of each."""
-        source = _input(request)
+        source = await large.off_loop(request, lambda: _input(request))
         special = request.add_special_tokens if request.HasField("add_special_tokens") else True
         if isinstance(source, Chat) and request.HasField("add_special_tokens"):
             raise InvalidField("a chat's template brings its own special tokens", field="add_special_tokens")
         _, tokenizer = self._service.tokenizer(request.model)
         ids = await encode(source, tokenizer, special)
-        return pb.TokenizeResponse(token_ids=ids, pieces=[tokenizer.token_bytes(token_id) for token_id in ids])
+        return await off_loop(
+            len(ids), lambda: pb.TokenizeResponse(token_ids=ids, pieces=[tokenizer.token_bytes(one) for one in ids])
+        )
 
     async def Detokenize(self, request: pb.DetokenizeRequest, context: Context) -> pb.DetokenizeResponse:
         """The text of these ids."""
         host, tokenizer = self._service.tokenizer(request.model)
-        ids = list(request.token_ids)
-        check_token_ids(ids, max(host.vocab_size, tokenizer.vocab_size), "token_ids")
-        return pb.DetokenizeResponse(text=await off_loop(len(ids), lambda: tokenizer.decode(ids)))
+        vocab_size = max(host.vocab_size, tokenizer.vocab_size)
+
+        def detokenized() -> str:
+            ids = list(request.token_ids)
+            check_token_ids(ids, vocab_size, "token_ids")
+            return tokenizer.decode(ids)
+
+        return pb.DetokenizeResponse(text=await off_loop(len(request.token_ids), detokenized))
 
     async def CountTokens(self, request: pb.CountTokensRequest, context: Context) -> pb.CountTokensResponse:
         """How many tokens, beside how many there may be."""
-        source = _input(request)
+        source = await large.off_loop(request, lambda: _input(request))
         host, tokenizer = self._service.tokenizer(request.model)
         ids = await encode(source, tokenizer)
         return pb.CountTokensResponse(count=len(ids), context_length=host.context_length)
@@ -53,7 +60,7 @@ class TokenizerServicer(tokenizer_service_pb2_grpc.TokenizerServiceServicer):
         """What the model sees of a conversation."""
         if not request.HasField("chat"):
             raise InvalidField("chat is required", field="chat")
-        chat = convert.chat(request.chat)
+        chat = await large.off_loop(request, lambda: convert.chat(request.chat))
         _, tokenizer = self._service.tokenizer(request.model)
         text = await rendered(chat, tokenizer)
         ids = await off_loop(len(text), lambda: tokenizer.encode(text, False))
