@@ -37,7 +37,8 @@ class Arrivals:
     def __init__(self, intake: Intake, message_bytes: int) -> None:
         self.intake = intake
         self.message_bytes = message_bytes
-        places = max(MIN_PLACES, min(MAX_PLACES, intake.total_bytes // message_bytes))
+        # Those that are read and not slow yet come on top of the intake: a third of it.
+        places = max(MIN_PLACES, min(MAX_PLACES, intake.total_bytes // message_bytes // 3))
         self.turns = Turns(places, time.monotonic)
         self.ending: set[asyncio.Task[None]] = set()
 
@@ -100,8 +101,9 @@ class _Reading:
         try:
             self._holding.grow(arrivals.message_bytes)
         except IntakeFull as error:
-            self._stop(error)
-        self._turn.close()
+            self._stop(error)  # and keep the place until it has ended
+        else:
+            self._turn.close()
 
     def _be_cut_off(self) -> None:
         self._stop(IntakeFull("the message came too slowly, and others needed its room", retry_after_seconds=1.0))

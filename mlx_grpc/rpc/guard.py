@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 LARGE_METHODS = ("/mlx_grpc.v1.InferenceService/", "/mlx_grpc.v1.TokenizerService/")
 """Their requests may be as large as a message may be. Those of all others hold a name or two."""
 SMALL_REQUEST_BYTES = 16 * 1024
-TURNS_UNTIL_CANCELLED = 10
-"""Of the event loop: a call that grpc has ended itself, such as one with a message over the limit, also looks as if no
-message had come; then its handler is cancelled."""
+CANCELLED_WITHIN_SECONDS = 0.05
+"""A call that grpc has ended itself, such as one with a message over the limit, also looks as if no message had come;
+then its handler is cancelled."""
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic for its types alone
 
 
@@ -118,8 +118,7 @@ class _Messages:
         """The message of a call that has one. Raises InvalidField when none comes, IntakeFull, and as parsing does."""
         message = await self._next()
         if message is None:
-            for _ in range(TURNS_UNTIL_CANCELLED):
-                await asyncio.sleep(0)
+            await asyncio.sleep(CANCELLED_WITHIN_SECONDS)
             raise InvalidField("the call ended without a message", field="request")
         return message
 

@@ -39,6 +39,7 @@ from mlx_grpc.v1 import (
 MIN_CLIENT_PING_SECONDS = 10
 MAX_STREAMS_PER_CONNECTION = 1024
 MAX_HEADER_BYTES = 16 * 1024
+UNREAD_BYTES_PER_CALL = 16 * 1024
 MAX_CONNECTIONS = 2048
 """On each address; one more is closed at once. Connections that never finish their handshake count as well."""
 HANDSHAKE_SECONDS = 20
@@ -99,9 +100,10 @@ def _options(config: Config) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", 0),  # a second server must not share the port in silence
         ("grpc.max_receive_message_length", config.max_request_bytes),
-        # What is not read yet stays within HTTP/2's usual window (64 KiB a call and connection): grpc would widen it
-        # on fast links. A message that is being read gets all the room that it needs.
+        # What a call may send before anybody reads it: grpc bounds it for each call, not for a connection, and would
+        # widen it on fast links. A message that is being read gets all the room that it needs.
         ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", UNREAD_BYTES_PER_CALL),
         ("grpc.max_metadata_size", MAX_HEADER_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_HEADER_BYTES),
         ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),

@@ -12,8 +12,8 @@ from collections.abc import Callable, Hashable
 
 from mlx_grpc.errors import IntakeFull
 
-MAX_WAITING = 4096
-"""Calls that wait for a place, of all connections."""
+MAX_WAITING, MAX_WAITING_SLOW = 1024, 256
+"""Calls that wait for a place, of all other connections and of all slow ones. Each takes some 60 KiB."""
 SLOW_FOR_SECONDS = 60.0
 """A connection counts as slow for so long after it was."""
 MAX_SLOW = 4096
@@ -42,13 +42,13 @@ class Turns:
     def __init__(self, places: int, clock: Callable[[], float]) -> None:
         self.share = max(1, places // 2)
         """What a connection may have at once, and all slow ones together."""
-        self.waiting_count = 0
         self._clock = clock
         self._free = 2 * self.share
         self._free_for_slow = self.share
         self._reading: Counter[Hashable] = Counter()
         self._slow_until: dict[Hashable, float] = {}
         # By connection, the next to be served first; and of each who waits, the oldest first. Slow ones under True.
+        self._waiting = {False: 0, True: 0}
         self._queues: dict[bool, dict[Hashable, dict[Turn, None]]] = {False: {}, True: {}}
 
     def take(self, connection: Hashable) -> Turn | None:
@@ -61,20 +61,23 @@ class Turns:
 
     async def wait(self, connection: Hashable) -> Turn:
         """A place, when it is this connection's turn. Raises IntakeFull where too many wait already."""
-        if self.waiting_count >= MAX_WAITING:
-            self._make_room(connection)
         turn = Turn(self, connection, self._is_slow(connection))
         turn.entered = asyncio.get_running_loop().create_future()
-        queue = self._queues[turn.is_slow]
-        queue.setdefault(connection, {})[turn] = None
-        self.waiting_count += 1
-        self._serve(queue)
+        self._queues[turn.is_slow].setdefault(connection, {})[turn] = None
+        self._waiting[turn.is_slow] += 1
+        self._serve(turn.is_slow)
+        self._make_room(turn.is_slow)
         try:
             await turn.entered
         except BaseException:
             turn.close()
             raise
         return turn
+
+    @property
+    def waiting_count(self) -> int:
+        """How many wait."""
+        return sum(self._waiting.values())
 
     def mark_slow(self, connection: Hashable) -> None:
         """It sends slowly: for a while it shares places with others like it."""
@@ -86,6 +89,9 @@ class Turns:
             for turn in waiting:
                 turn.is_slow = True
             self._queues[True].setdefault(connection, {}).update(waiting)
+            self._waiting[False] -= len(waiting)
+            self._waiting[True] += len(waiting)
+            self._make_room(True)
 
     def _is_slow(self, connection: Hashable) -> bool:
         until_seconds = self._slow_until.get(connection)
@@ -119,10 +125,11 @@ class Turns:
         self._reading[turn.connection] -= 1
         if not self._reading[turn.connection]:
             del self._reading[turn.connection]
-        for queue in self._queues.values():
-            self._serve(queue)
+        self._serve(False)
+        self._serve(True)
 
-    def _serve(self, queue: dict[Hashable, dict[Turn, None]]) -> None:
+    def _serve(self, is_slow: bool) -> None:
+        queue = self._queues[is_slow]
         while turn := next((one for one in map(_oldest, queue.values()) if self._has_place_for(one)), None):
             self._forget(turn)
             if waiting := queue.pop(turn.connection, None):
@@ -135,22 +142,19 @@ class Turns:
         waiting = queue.get(turn.connection, {})
         if turn in waiting:
             del waiting[turn]
-            self.waiting_count -= 1
+            self._waiting[turn.is_slow] -= 1
         if not waiting:
             queue.pop(turn.connection, None)
 
-    def _make_room(self, connection: Hashable) -> None:
-        """The connection with the most that wait loses its newest; raises IntakeFull when that is this one."""
-        full = IntakeFull("too many calls wait for their message to be read", retry_after_seconds=RETRY_SECONDS)
-        waiting = [of_one for queue in self._queues.values() for of_one in queue.values()]
-        most = max(waiting, key=len)
-        mine = max(len(queue.get(connection, ())) for queue in self._queues.values())
-        if mine >= len(most):
-            raise full
-        newest = next(reversed(most))
-        self._forget(newest)
-        if newest.entered is not None and not newest.entered.done():
-            newest.entered.set_exception(full)
+    def _make_room(self, is_slow: bool) -> None:
+        """Where too many wait, the connection with the most of them loses its newest."""
+        while self._waiting[is_slow] > (MAX_WAITING_SLOW if is_slow else MAX_WAITING):
+            newest = next(reversed(max(self._queues[is_slow].values(), key=len)))
+            self._forget(newest)
+            if newest.entered is not None and not newest.entered.done():
+                newest.entered.set_exception(
+                    IntakeFull("too many calls wait for their message to be read", retry_after_seconds=RETRY_SECONDS)
+                )
 
 
 def _oldest(waiting: dict[Turn, None]) -> Turn:

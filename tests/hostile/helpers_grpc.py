@@ -374,7 +374,13 @@ def check(found: Outcome, full_size: bool) -> None:
     assert found.log_bytes <= LOG_BYTES_A_MINUTE
 
 
-ATTACKS = {"fields": fields, "unfinished": unfinished, "silent": silent, "watches": watches}
+def nothing(target: str, *, seconds: float) -> dict[str, int]:
+    """No attack: what the machine itself takes."""
+    time.sleep(seconds)
+    return {}
+
+
+ATTACKS = {"nothing": nothing, "fields": fields, "unfinished": unfinished, "silent": silent, "watches": watches}
 
 
 if __name__ == "__main__":

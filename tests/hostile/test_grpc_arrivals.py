@@ -26,11 +26,12 @@ async def test_unfinished_messages(calls: int, connections: int, tmp_path: Path,
     """Each lacks its last byte. What the server keeps of them is bounded, whatever they are, and is back when they
     have gone; others do not notice."""
     with served(tmp_path, model=MODEL) as server:
+        control = await attacked(server, "nothing", seconds=2.0)
         found = await attacked(
             server, "unfinished", calls=calls if full_size else calls // 4, connections=connections,
             message_bytes=MESSAGE_BYTES, seconds=8.0 if full_size else 2.0,
         )  # fmt: skip
-    tell(f"{calls} messages of 4 MiB over {connections} connections: {found}")
+    tell(f"{calls} messages of 4 MiB over {connections} connections: {found} | without: {control}")
     check(found, full_size)
     waiting = found.calls.get("waiting", 0)
     assert found.calls.keys() <= {"waiting", RESOURCE_EXHAUSTED, "reset 0"}

@@ -129,7 +129,7 @@ async def test_a_call_that_leaves_while_it_waits_leaves_nothing() -> None:
 
 @in_loop
 async def test_the_wait_is_bounded_and_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection with the most that wait loses its newest, or is refused itself."""
+    """The connection with the most that wait loses its newest, which may be the one that has just come."""
     monkeypatch.setattr(turns, "MAX_WAITING", 3)
     found = Turns(2, Clock())
     held = [taken(found, "x"), taken(found, "y")]
@@ -137,8 +137,24 @@ async def test_the_wait_is_bounded_and_keeps_nobody_out(monkeypatch: pytest.Monk
     few = await waiting(found, "b")
     with pytest.raises(IntakeFull):
         await many[2]
+    (one_more,) = await waiting(found, "a")
     with pytest.raises(IntakeFull):
-        await found.wait("a")
+        await one_more
     assert not few[0].done()
     assert len(held) == 2
-    await dropped(many, few)
+    await dropped(many[:2], few)
+
+
+@in_loop
+async def test_fewer_wait_of_slow_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is seen to be slow loses the newest of those that wait already."""
+    monkeypatch.setattr(turns, "MAX_WAITING_SLOW", 1)
+    found = Turns(2, Clock())
+    held = [taken(found, "x"), taken(found, "y")]
+    tasks = await waiting(found, "a", 3)
+    found.mark_slow("a")
+    for refused in tasks[1:]:
+        with pytest.raises(IntakeFull):
+            await refused
+    assert (await entered(tasks[:1]), found.waiting_count, len(held)) == (0, 1, 2)
+    await dropped(tasks[:1])
