@@ -134,7 +134,7 @@ class _Messages:
         data = await self._arrivals.read(self._context, self._holding.connection, self._end)
         if data is None:
             return None
-        if not self._parser.is_small:
+        if not self._parser.is_small or len(data) > SMALL_REQUEST_BYTES:
             self._holding.grow(len(data))
             self._holding.arrived()
         return await self._parser(data)

@@ -25,14 +25,14 @@ Result = TypeVar("Result")
 async def generation_request(proto: generation_pb2.GenerateRequest, service: Service) -> GenerationRequest:
     """The request as it was sent, without holding up the event loop.
 
-    Raises as `convert.generation_request` does; PromptTooLong for many more token ids than the model has room for,
-    which are not copied then.
+    Raises as `convert.generation_request` does. Many token ids are not copied where the model has no room for them:
+    PromptTooLong, and what a model says that does not take calls now.
     """
     tokens = len(proto.token_ids.ids)
     if tokens > INLINE_TOKENS:
         host = service.catalog.get(proto.model)
-        if host.info is not None:
-            resolve_max_tokens(Stop(), tokens, host.context_length, 1)
+        host.life.check_ready()
+        resolve_max_tokens(Stop(), tokens, host.context_length, 1)
     return await off_loop(proto, lambda: convert.generation_request(proto))
 
 

@@ -12,6 +12,8 @@ from mlx_grpc.service.service import Service
 from mlx_grpc.v1 import tokenizer_service_pb2 as pb
 from mlx_grpc.v1 import tokenizer_service_pb2_grpc
 
+MOST_DETOKENIZED = 1024 * 1024
+"""Token ids in one call, or the model's context where that is longer."""
 TextOrChat = pb.TokenizeRequest | pb.CountTokensRequest
 
 
@@ -42,8 +44,14 @@ class TokenizerServicer(tokenizer_service_pb2_grpc.TokenizerServiceServicer):
         host, tokenizer = self._service.tokenizer(request.model)
         vocab_size = max(host.vocab_size, tokenizer.vocab_size)
 
+        most = max(MOST_DETOKENIZED, host.context_length)
+        if len(request.token_ids) > most:
+            raise InvalidField(
+                f"there are {len(request.token_ids)} token ids, which may be at most {most}", field="token_ids"
+            )
+
         def detokenized() -> str:
-            ids = list(request.token_ids)
+            ids = request.token_ids[:]
             check_token_ids(ids, vocab_size, "token_ids")
             return tokenizer.decode(ids)
 

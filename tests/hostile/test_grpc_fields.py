@@ -72,7 +72,8 @@ async def test_eight_at_once(tmp_path: Path, full_size: bool) -> None:
         found = await attacked(server, "fields", calls=8, seconds=5.0 if full_size else 2.0, what="messages")
     tell(f"4 MiB of empty messages, eight at a time: {found}")
     check(found, full_size)
-    assert found.calls.keys() == {"INVALID_ARGUMENT"}
+    assert found.calls.keys() <= {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"}
+    assert found.calls["INVALID_ARGUMENT"]
 
 
 @in_loop
