@@ -23,6 +23,8 @@ def with_id(error: MlxGrpcError) -> MlxGrpcError:
 
 async def abort(method: str, context: Context, error: MlxGrpcError, entered_seconds: float) -> None:
     """End the call with the error's status, and log how long after its handler was entered."""
+    # grpc keeps what was raised until the garbage collector comes, and with a traceback the message that is at fault.
+    error.__traceback__ = error.__context__ = error.__cause__ = None
     status = to_status(error)
     hints: tuple[tuple[str, str], ...] = ()
     if error.retry_after_seconds is not None:  # what grpc's own retries read; RetryInfo is for programs

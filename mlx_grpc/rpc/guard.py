@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 LARGE_METHODS = ("/mlx_grpc.v1.InferenceService/", "/mlx_grpc.v1.TokenizerService/")
 """Their requests may be as large as a message may be. Those of all others hold a name or two."""
 SMALL_REQUEST_BYTES = 16 * 1024
+LEAST_BYTES = 4 * 1024
+"""What a call of the other methods counts for: a health watch keeps nothing of its message, and takes memory."""
 CANCELLED_WITHIN_SECONDS = 0.05
 """A call that grpc has ended itself, such as one with a message over the limit, also looks as if no message had come;
 then its handler is cancelled."""
@@ -134,9 +136,8 @@ class _Messages:
         data = await self._arrivals.read(self._context, self._holding.connection, self._end)
         if data is None:
             return None
-        if not self._parser.is_small or len(data) > SMALL_REQUEST_BYTES:
-            self._holding.grow(len(data))
-            self._holding.arrived()
+        self._holding.grow(max(len(data), LEAST_BYTES) if self._parser.is_small else len(data))
+        self._holding.arrived()
         return await self._parser(data)
 
     async def _end(self, error: MlxGrpcError) -> None:
