@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 
 import grpc
 
@@ -37,30 +37,23 @@ class Arrivals:
     def __init__(self, intake: Intake, message_bytes: int) -> None:
         self.intake = intake
         self.message_bytes = message_bytes
-        # Those that are read and not slow yet come on top of the intake: a third of it.
-        places = max(MIN_PLACES, min(MAX_PLACES, intake.total_bytes // message_bytes // 3))
+        # Those that are read and not slow yet come on top of the intake: half of it.
+        places = max(MIN_PLACES, min(MAX_PLACES, intake.total_bytes // message_bytes // 2))
         self.turns = Turns(places, time.monotonic)
         self.ending: set[asyncio.Task[None]] = set()
 
-    async def read(self, context: Context, connection: str, end: End) -> bytes | None:
+    async def read(self, context: Context, connection: Hashable, end: End) -> bytes | None:
         """The next message's bytes; None when the client has sent its last.
 
         Raises IntakeFull when too much is arriving; grpc's AbortError when `end` was called meanwhile.
         """
-        reading = _Reading(self, self.turns.take(connection) or await self._turn(connection), end)
+        reading = _Reading(self, self.turns.take(connection) or await self.turns.wait(connection), end)
         try:
             message = await context.read()
         finally:
             reading.close()
         data: bytes | None = None if message is grpc.aio.EOF else message
         return data
-
-    async def _turn(self, connection: str) -> Turn:
-        try:
-            async with asyncio.timeout(SLOW_SECONDS):
-                return await self.turns.wait(connection)
-        except TimeoutError:
-            raise IntakeFull("too many messages arrive at once", retry_after_seconds=SLOW_SECONDS) from None
 
 
 class _Reading:

@@ -60,7 +60,8 @@ class Turns:
         return turn
 
     async def wait(self, connection: Hashable) -> Turn:
-        """A place, when it is this connection's turn. Raises IntakeFull where too many wait already."""
+        """A place, when it is this connection's turn: within half a minute, since nobody keeps one for more than a
+        moment. Raises IntakeFull where too many wait already."""
         turn = Turn(self, connection, self._is_slow(connection))
         turn.entered = asyncio.get_running_loop().create_future()
         self._queues[turn.is_slow].setdefault(connection, {})[turn] = None
@@ -149,7 +150,8 @@ class Turns:
     def _make_room(self, is_slow: bool) -> None:
         """Where too many wait, the connection with the most of them loses its newest."""
         while self._waiting[is_slow] > (MAX_WAITING_SLOW if is_slow else MAX_WAITING):
-            newest = next(reversed(max(self._queues[is_slow].values(), key=len)))
+            most: dict[Turn, None] = max(self._queues[is_slow].values(), key=len)
+            newest = next(reversed(most))
             self._forget(newest)
             if newest.entered is not None and not newest.entered.done():
                 newest.entered.set_exception(

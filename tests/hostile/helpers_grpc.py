@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +127,7 @@ class RawConnection:
                     self.answered[event.stream_id] += 1
                     self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
                 case h2.events.TrailersReceived() | h2.events.ResponseReceived():
-                    headers = dict(event.headers)
+                    headers: dict[Any, Any] = dict(event.headers)
                     if "grpc-status" in headers:
                         self.ended[event.stream_id] = headers["grpc-status"]
                 case h2.events.StreamReset():
@@ -178,11 +178,6 @@ def unfinished(
     """Messages without their last byte; a call that was ended is not tried again."""
     data = framed(b"\x0a" + bytes(message_bytes - 2), message_bytes)
     return _each(target, connections, seconds, lambda one: [one.call(path, data) for _ in range(calls // connections)])
-
-
-def silent(target: str, *, calls: int, seconds: float, path: str, end: bool) -> dict[str, int]:
-    """Calls without a message, ended or not."""
-    return _each(target, 1, seconds, lambda one: [one.call(path, end=end) for _ in range(calls)])
 
 
 def watches(target: str, *, calls: int, connections: int, name_bytes: int, seconds: float) -> dict[str, int]:
@@ -380,7 +375,12 @@ def nothing(target: str, *, seconds: float) -> dict[str, int]:
     return {}
 
 
-ATTACKS = {"nothing": nothing, "fields": fields, "unfinished": unfinished, "silent": silent, "watches": watches}
+ATTACKS: dict[str, Callable[..., dict[str, int]]] = {
+    "nothing": nothing,
+    "fields": fields,
+    "unfinished": unfinished,
+    "watches": watches,
+}
 
 
 if __name__ == "__main__":
