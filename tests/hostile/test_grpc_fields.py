@@ -20,8 +20,8 @@ from tests.hostile.helpers_grpc import GENERATE, HOLDING_MUCH, MODEL, attacked, 
 
 pytestmark = pytest.mark.prove
 
-LAG_SECONDS = 0.05
-"""What nothing that a client sends may hold the event loop for, on a quiet machine."""
+LAG_SECONDS, LAG_ON_A_LOADED_MACHINE_SECONDS = 0.15, 1.0
+"""For what is 0.05 s of the server alone: the client is in the same loop here."""
 
 
 class Lag:
@@ -44,9 +44,8 @@ class Lag:
 
 @pytest.mark.parametrize("name", HOLDING_MUCH)
 @proof
-async def test_nothing_that_a_message_holds_stops_the_loop(name: str) -> None:
-    """Each is refused, or answered, and the server's loop has gone on meanwhile. The client's part runs in that same
-    loop, so this is measured with some room."""
+async def test_nothing_that_a_message_holds_stops_the_loop(name: str, full_size: bool) -> None:
+    """Each is refused, or answered, and the server's loop has gone on meanwhile."""
     method, data = HOLDING_MUCH[name]
     async with serving(Script(context_length=8192)) as (_, api):
         call: Any = api.channel.unary_unary(method)
@@ -62,7 +61,7 @@ async def test_nothing_that_a_message_holds_stops_the_loop(name: str) -> None:
             await lag.close()
     tell(f"{name}: {ended}, loop held for {lag.seconds * 1e3:.0f} ms")
     assert ended.split()[0] in {"INVALID_ARGUMENT", "UNIMPLEMENTED"} or name.startswith("detokenize")
-    assert lag.seconds <= 4 * LAG_SECONDS
+    assert lag.seconds <= (LAG_SECONDS if full_size else LAG_ON_A_LOADED_MACHINE_SECONDS)
 
 
 @proof

@@ -54,6 +54,7 @@ async def test_many_watches_of_one_client_keep_nobody_out(tmp_path: Path, full_s
             before.cancel()
     tell(f"{128 * connections} watches over {connections} connections: {found}")
     check(found, full_size)
+    # Where more than a thousand calls come at once, grpc itself ends some with CANCELLED before they are taken.
     assert found.calls["answered"] <= watchers.MAX_WATCHERS
 
 
@@ -77,17 +78,18 @@ async def test_a_connection_has_so_many_watches() -> None:
 
 
 @in_loop
-async def test_who_loses_its_watch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_loses_its_watch_is_told() -> None:
     """With a status that a client tries again on."""
     async with serving() as (server, api), connected(server.target) as other:
         server.server.health.watchers.total = 2
         first, second = (api.health.Watch(health_pb2.HealthCheckRequest()) for _ in range(2))
         for watch in (first, second):
             await watch.read()
+        lost = asyncio.ensure_future(first.read())  # a read that begins after a call's end gets nothing any more
         late = other.health.Watch(health_pb2.HealthCheckRequest())
         await late.read()
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await first.read()
+            await lost
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert not second.done()
         for watch in (second, late):
