@@ -79,7 +79,7 @@ class Server:
         self.service = Service(self.catalog, config.default_max_tokens, self.stats, self.tracing, rates)
         self.monitor = Monitor(self.service)
         shares = preflight.shares(config)
-        self._grpc = make_server(self.service, self.health, config, auth.access, shares.grpc)
+        self._grpc = make_server(self.service, self.health, config, auth.access, self.intake, shares.grpc)
         self.address = ""
         """Where gRPC is: HOST:PORT, once started."""
         self._socket: SocketFile | None = None

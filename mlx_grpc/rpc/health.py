@@ -6,15 +6,17 @@ them after NOT_SERVING.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from mlx_grpc.errors import InvalidField
 from mlx_grpc.rpc.context import Context
+from mlx_grpc.rpc.watchers import Watchers
 
-MAX_WATCHERS = 1024
+MAX_NAME_CHARACTERS = 200
+"""Of a service that is not known, and may be watched nevertheless: it may appear."""
 PROCESS = ""
 """The service name that stands for the process: SERVING from start until drain, whatever the models do."""
 
@@ -26,7 +28,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
 
     def __init__(self) -> None:
         self._serving: dict[str, bool] = {PROCESS: True}
-        self._watchers: set[asyncio.Event] = set()
+        self.watchers = Watchers()
         self._draining = False
 
     def set(self, service: str, serving: bool) -> None:
@@ -49,7 +51,8 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     async def Check(self, request: health_pb2.HealthCheckRequest, context: Context) -> _Response:
         """The status now; NOT_FOUND for a service that is not known."""
         if request.service not in self._serving:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service named {request.service!r} here")
+            name = ascii(request.service[:MAX_NAME_CHARACTERS])
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service named {name} here")
         return _Response(status=self._status(request.service))
 
     async def List(self, request: Any, context: Context) -> Any:
@@ -60,23 +63,30 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:
         """The status now and at each change; a status that changes back before it was read is not told."""
-        if len(self._watchers) >= MAX_WATCHERS:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {MAX_WATCHERS} health watchers")
-        changed = asyncio.Event()
-        self._watchers.add(changed)
+        service = request.service
+        del request  # a name is all that is kept while the watch lasts
+        if service not in self._serving and len(service) > MAX_NAME_CHARACTERS:
+            raise InvalidField(
+                f"the name has {len(service)} characters, which may be at most {MAX_NAME_CHARACTERS}", field="service"
+            )
+        watcher = self.watchers.join(context.peer())
+        if watcher is None:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "this connection has too many health watches")
         told = None
         try:
             while True:
-                changed.clear()
-                status, last = self._status(request.service), self._draining  # a drain may begin during the write
+                watcher.changed.clear()
+                status, last = self._status(service), self._draining  # a drain may begin during the write
                 if status != told:
                     await context.write(_Response(status=status))
                     told = status
                 if last:
                     return
-                await changed.wait()
+                await watcher.changed.wait()
+                if watcher.put_out:
+                    await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "others needed this health watch's place")
         finally:
-            self._watchers.discard(changed)
+            self.watchers.leave(watcher)
 
     def _status(self, service: str) -> int:
         if service not in self._serving:
@@ -84,5 +94,5 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         return _Response.SERVING if self._serving[service] else _Response.NOT_SERVING
 
     def _tell(self) -> None:
-        for watcher in self._watchers:
-            watcher.set()
+        for watcher in self.watchers:
+            watcher.changed.set()

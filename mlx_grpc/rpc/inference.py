@@ -6,7 +6,7 @@ import asyncio
 
 from mlx_grpc.errors import SlowReader
 from mlx_grpc.request import Completed, Delta, Finished, GenerationRequest, Started, TokenLogprob
-from mlx_grpc.rpc import convert
+from mlx_grpc.rpc import convert, large
 from mlx_grpc.rpc.context import Context, client_of, deadline_seconds, name_call
 from mlx_grpc.service.service import Service
 from mlx_grpc.v1 import generation_pb2, inference_service_pb2, inference_service_pb2_grpc
@@ -24,7 +24,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         self, request: generation_pb2.GenerateRequest, context: Context
     ) -> inference_service_pb2.GenerateResponse:
         """Collects the events of a stream."""
-        wanted = convert.generation_request(request)
+        wanted = await large.generation_request(request, self._service)
         async with self._service.generation(wanted, deadline_seconds(context), client_of(context)) as generation:
             name_call(context, generation.request)
             answer = _Answer()
@@ -38,7 +38,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         self, request: generation_pb2.GenerateRequest, context: Context
     ) -> None:
         """Writes the events as they come: one write waits for the one before, and what comes meanwhile is merged."""
-        wanted = convert.generation_request(request)
+        wanted = await large.generation_request(request, self._service)
         async with self._service.generation(wanted, deadline_seconds(context), client_of(context)) as generation:
             name_call(context, generation.request)
             while events := await generation.next_events():

@@ -14,8 +14,11 @@ from grpc_reflection.v1alpha import reflection
 from mlx_grpc.auth.access import Access
 from mlx_grpc.auth.tls import Tls
 from mlx_grpc.bounds.descriptors import MOST_CONNECTIONS
+from mlx_grpc.bounds.intake import Intake
 from mlx_grpc.config import Config
 from mlx_grpc.listening import ListenError, check_free, host_and_port
+from mlx_grpc.rpc.arrivals import Arrivals
+from mlx_grpc.rpc.guard import Guard
 from mlx_grpc.rpc.health import HealthServicer
 from mlx_grpc.rpc.inference import InferenceServicer
 from mlx_grpc.rpc.interceptor import CallInterceptor
@@ -42,6 +45,7 @@ MAX_HEADER_BYTES = 16 * 1024
 MAX_CONNECTIONS = MOST_CONNECTIONS
 """On each address; one more is closed at once. Connections that never finish their handshake count as well. Fewer where
 few files may be open."""
+UNREAD_BYTES_PER_CALL = 16 * 1024
 HANDSHAKE_SECONDS = 20
 
 INFERENCE = inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
@@ -54,10 +58,17 @@ _OURS = (
 
 
 def make_server(
-    service: Service, health: HealthServicer, config: Config, access: Access, connections: int = MAX_CONNECTIONS
+    service: Service,
+    health: HealthServicer,
+    config: Config,
+    access: Access,
+    intake: Intake,
+    connections: int = MAX_CONNECTIONS,
 ) -> grpc.aio.Server:
     """A server with all services, listening nowhere yet. It takes so many connections on each address."""
-    server: Any = AioServer([CallInterceptor(access)], _options(config, connections), access)
+    guard = Guard(Arrivals(intake, config.max_request_bytes))
+    interceptor = CallInterceptor(access, guard, MAX_HEADER_BYTES)
+    server: Any = AioServer([interceptor], _options(config, connections), access)
     inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(
         InferenceServicer(service, config.slow_reader_seconds), server
     )
@@ -110,6 +121,10 @@ def _options(config: Config, connections: int) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", 0),  # a second server must not share the port in silence
         ("grpc.max_receive_message_length", config.max_request_bytes),
+        # What a call may send before anybody reads it: grpc bounds it for each call, not for a connection, and would
+        # widen it on fast links. A message that is being read gets all the room that it needs.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", UNREAD_BYTES_PER_CALL),
         ("grpc.max_metadata_size", MAX_HEADER_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_HEADER_BYTES),
         ("grpc.max_allowed_incoming_connections", min(connections, MAX_CONNECTIONS)),

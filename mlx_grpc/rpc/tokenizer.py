@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mlx_grpc.errors import InvalidField
 from mlx_grpc.request import Chat
-from mlx_grpc.rpc import convert
+from mlx_grpc.rpc import convert, large
 from mlx_grpc.rpc.context import Context, client_of
 from mlx_grpc.service.intake.look_up import look_up, text_of
 from mlx_grpc.service.intake.tokenizer import Tokenizer
@@ -31,7 +31,7 @@ class TokenizerServicer(tokenizer_service_pb2_grpc.TokenizerServiceServicer):
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
         """Token ids, and the bytes of each."""
-        source = _input(request)
+        source = await large.off_loop(request, lambda: _input(request))
         special = request.add_special_tokens if request.HasField("add_special_tokens") else True
         if isinstance(source, Chat) and request.HasField("add_special_tokens"):
             raise InvalidField("a chat's template brings its own special tokens", field="add_special_tokens")
@@ -54,7 +54,7 @@ class TokenizerServicer(tokenizer_service_pb2_grpc.TokenizerServiceServicer):
 
     async def CountTokens(self, request: pb.CountTokensRequest, context: Context) -> pb.CountTokensResponse:
         """How many tokens, beside how many there may be."""
-        source = _input(request)
+        source = await large.off_loop(request, lambda: _input(request))
         client = client_of(context)
         host, tokenizer = self._service.tokenizer(request.model, client)
         context_length = host.context_length
@@ -65,7 +65,7 @@ class TokenizerServicer(tokenizer_service_pb2_grpc.TokenizerServiceServicer):
         """What the model sees of a conversation."""
         if not request.HasField("chat"):
             raise InvalidField("chat is required", field="chat")
-        chat = convert.chat(request.chat)
+        chat = await large.off_loop(request, lambda: convert.chat(request.chat))
         client = client_of(context)
         host, tokenizer = self._service.tokenizer(request.model, client)
 

@@ -80,7 +80,7 @@ class DrainsWhileItTells(HealthServicer):
             await context.write(response)
             self.drain()
 
-        await super().Watch(request, SimpleNamespace(write=write))  # type: ignore[arg-type]
+        await super().Watch(request, SimpleNamespace(write=write, peer=context.peer))  # type: ignore[arg-type]
 
 
 @in_loop
