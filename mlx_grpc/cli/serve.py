@@ -84,5 +84,5 @@ def serve(
             config = load_config(**flags)
         except ConfigError as error:
             raise UsageError(str(error)) from error
-        from mlx_grpc import server
-    return server.serve(config)
+        from mlx_grpc import serving
+    return serving.serve(config)

@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "ready_file": "",
     "bounds": "errors",
     # from the wire down to the engine
+    "serving": "server preflight ready_file auth bounds models observe listening config request errors",
     "server": "preflight ready_file rpc http auth service models observe listening bounds config request errors",
     "preflight": "ready_file service models listening bounds config errors",
     "rpc": "v1 auth service models observe listening bounds config request errors",
@@ -31,7 +32,7 @@ MAY_IMPORT = {
     # beside it: who may call, and over what
     "auth": "listening bounds config errors",
     # from the user's side
-    "cli": "bench check client auth server models observe config request errors v1",
+    "cli": "bench check client auth serving server models observe config request errors v1",
     "check": "client request errors",
     "bench": "client request errors v1",
     "client": "v1 request errors",
@@ -65,7 +66,7 @@ MLX = {"mlx", "mlx_lm"}
 # The server imports this one for its names; it imports MLX when it runs, in the child.
 DOORS = {"mlx_grpc.engine.worker.open"}
 SERVER_ROOMS = {
-    "server", "preflight", "ready_file", "auth", "listening", "rpc", "http", "service", "schedule", "observe", "cli",
+    "serving", "server", "preflight", "ready_file", "auth", "listening", "rpc", "http", "service", "schedule", "observe", "cli",
     "check", "bench", "client", "config", "request", "bounds",
 }  # fmt: skip
 
