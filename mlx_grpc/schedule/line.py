@@ -75,16 +75,14 @@ class Line:
 
     def discard(self, entry: Entry) -> int:
         """Take out one of its own; returns how many of that class there were."""
-        priority, key = entry.priority, entry.key
-        lane = int(priority)
-        while key not in self.lanes[lane]:  # it has aged
-            lane -= 1
-        del self.lanes[lane][key]
+        priority, key, lanes, counts = entry.priority, entry.key, self.lanes, self.counts
+        if lanes[priority].pop(key, None) is None and lanes[priority - 1].pop(key, None) is None:
+            del lanes[0][key]  # it has aged twice
         self.tokens -= entry.prompt_tokens
-        count = self.counts[priority]
-        self.counts[priority] = count - 1
-        if count == 1 and priority == self.best:
-            self.best = best_class(self.counts)
+        count = counts[priority]
+        counts[priority] = count - 1
+        if count == 1:
+            self.best = best_class(counts)
         return count
 
     def age(self, now_seconds: float, ageing_seconds: float) -> None:

@@ -20,6 +20,7 @@ from mlx_grpc.schedule.line import NONE_WAITING, Line
 from mlx_grpc.schedule.turns import Turns
 
 NOBODY: frozenset[str] = frozenset()
+_NOT_HERE: tuple[None, None] = (None, None)
 NO_COUNTS = [0] * len(Priority)
 
 
@@ -158,10 +159,9 @@ class WaitingQueue:
 
     def remove(self, key: int) -> Entry | None:
         """Take out one that leaves without having run; None where it does not wait."""
-        waiting = self._waiting.pop(key, None)
-        if waiting is None:
+        entry, line = self._waiting.pop(key, _NOT_HERE)
+        if entry is None:
             return None
-        entry, line = waiting
         self.tokens -= entry.prompt_tokens
         if line is None:
             del self._resumed[key]
@@ -169,11 +169,12 @@ class WaitingQueue:
             return entry
         best = line.best
         self._depths[entry.priority].discard(line.discard(entry))
-        if line.best == NONE_WAITING:
-            del self._lines[line.client]
-            self._turns.end(line)
-        elif line.best != best:
-            self._turns.place(line)
+        if line.best != best:
+            if line.best == NONE_WAITING:
+                del self._lines[line.client]
+                self._turns.end(line)
+            else:
+                self._turns.place(line)
         return entry
 
     def is_limited(self, key: int) -> bool:
