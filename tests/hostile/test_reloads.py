@@ -16,6 +16,7 @@ import grpc
 import pytest
 
 from mlx_grpc import testing
+from mlx_grpc.auth.reload import SETTLED_SECONDS
 from mlx_grpc.auth.tokens import parse_tokens
 from mlx_grpc.client import Client
 from mlx_grpc.errors import NoToken
@@ -97,6 +98,7 @@ def test_revoked_at_the_wrong_moment(server: Attacked, tokens: TokenFolder) -> N
         with no_descriptor_left(server):
             aside.rename(tokens.path)
             tokens.revoke("otto")
+            time.sleep(1.1 * SETTLED_SECONDS)  # the file is at rest by then: a look says that nothing changes any more
             refused(otto)
         assert eventually(lambda: refused(otto), WITHIN_SECONDS)
 
