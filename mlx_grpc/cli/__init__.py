@@ -3,5 +3,5 @@
 import os
 
 # gRPC's library writes to stderr by itself, as it is and as much as it likes: a line for each handshake that fails,
-# what a peer said when it closed a connection. It reads this once, before anything imports it.
+# what a peer said when it closed a connection. It reads this once, when it is imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

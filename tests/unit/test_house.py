@@ -66,8 +66,8 @@ MLX = {"mlx", "mlx_lm"}
 # The server imports this one for its names; it imports MLX when it runs, in the child.
 DOORS = {"mlx_grpc.engine.worker.open"}
 SERVER_ROOMS = {
-    "serving", "server", "preflight", "ready_file", "auth", "listening", "rpc", "http", "service", "schedule", "observe", "cli",
-    "check", "bench", "client", "config", "request", "bounds",
+    "serving", "server", "preflight", "ready_file", "listening", "rpc", "http", "service", "schedule", "observe",
+    "auth", "cli", "check", "bench", "client", "config", "request", "bounds",
 }  # fmt: skip
 
 
