@@ -100,10 +100,9 @@ class _Conversation:
                     try:
                         await self._take(message)
                     except ApiError as error:
-                        await self._send(messages.error_message(error, ends_answer=False))
+                        await self._complain(error)
                     except MlxGrpcError as error:
-                        await self._send(messages.error_message(api_error(error), ends_answer=False))
-                    await asyncio.sleep(0)  # hundreds may have come at once, and nothing above need have waited
+                        await self._complain(api_error(error))
         except WebSocketDisconnect:
             pass
         except (TimeoutError, _SlowReader):
@@ -115,6 +114,10 @@ class _Conversation:
                 await asyncio.gather(self._answering, return_exceptions=True)
             if self._question:
                 self._question.close()  # a task that was cancelled before it began has closed nothing
+
+    async def _complain(self, error: ApiError) -> None:
+        await self._send(messages.error_message(error, ends_answer=False))
+        await asyncio.sleep(0)  # hundreds of messages may have come at once, and sending need not have waited
 
     # What the client says.
 
