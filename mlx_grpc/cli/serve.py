@@ -41,6 +41,9 @@ def serve(
     prefix_cache_bytes: Annotated[int | None, _flag("Caches of ended requests, 0 for none.", "536870912")] = None,
     ageing_seconds: Annotated[float | None, _flag("A waiting request rises a class after this.", "10")] = None,
     max_request_bytes: Annotated[int | None, _flag("Largest message taken.", "4194304")] = None,
+    max_intake_bytes: Annotated[
+        int | None, _flag("What all clients together may have sent and not yet got answered.", "50331648")
+    ] = None,
     default_max_tokens: Annotated[int | None, _flag("Tokens when a request names no limit.", "512")] = None,
     drain_seconds: Annotated[float | None, _flag("How long requests may go on at the end.", "30")] = None,
     stall_seconds: Annotated[float | None, _flag("Nothing delivered for this long is a stall.", "30")] = None,

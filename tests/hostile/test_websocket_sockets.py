@@ -221,8 +221,8 @@ def test_pings_that_are_not_read_back_do_not_pile_up(full_size: bool, tmp_path: 
     ids=["cancel", "wrong", "empty", "out of range", "no text"],
 )
 def test_tiny_messages_leave_the_loop_to_others(full_size: bool, tmp_path: Path, message: bytes) -> None:
-    """Megabytes of them, on some sockets at once."""
-    flood = frame(message) * ((4 * MIB if full_size else MIB // 4) // (len(message) + 6))
+    """Hundreds to a read, on some sockets at once."""
+    flood = frame(message) * ((MIB // 16 if full_size else MIB // 256) // (len(message) + 6))
     with victim(tmp_path) as server:
         with Witness(server) as witness, ExitStack() as stack:
             pairs = [stack.enter_context(talking(server)) for _ in range(8)]

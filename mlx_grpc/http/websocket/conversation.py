@@ -34,7 +34,7 @@ from mlx_grpc.service.service import Service
 
 log = logging.getLogger(__name__)
 
-MESSAGE_SECONDS = 0.0005
+MESSAGE_SECONDS = 0.0003
 """What a message costs besides being parsed: to be taken out, and answered with an error."""
 SMALL_CHARACTERS = 4096
 """So little cannot hold so many values that they matter, and need not be encoded to count them."""
