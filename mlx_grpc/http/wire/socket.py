@@ -97,11 +97,20 @@ class SocketConnection(WebSocketsSansIOProtocol, Paced):
 
     # What uvicorn calls.
 
+    def handle_text(self, event: Frame) -> None:
+        super().handle_text(event)
+        event.data = b""  # the parser keeps its last frame until there is another
+
+    def handle_bytes(self, event: Frame) -> None:
+        super().handle_bytes(event)
+        event.data = b""
+
     def handle_cont(self, event: Frame) -> None:
         if len(self.frames) >= MAX_FRAGMENTS:
             self._fail(CloseCode.POLICY_VIOLATION, f"a message has more than {MAX_FRAGMENTS} fragments")
         else:
             super().handle_cont(event)
+        event.data = b""
 
     def handle_ping(self) -> None:
         super().handle_ping()
