@@ -13,7 +13,7 @@ from mlx_grpc.service.intake.templates.child_template import ChildTemplate
 from mlx_grpc.service.intake.templates.process import Limits
 from tests.helpers.templates import ECHO
 
-TIME, MEMORY, SIZE = "of the processor", "of memory", "characters"
+TIME, MEMORY = "it takes longer than", "of memory"
 ERROR = "an error"
 USER = [("user", "hi")]
 MORE_BYTES = 50_000_000

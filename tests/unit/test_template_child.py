@@ -57,8 +57,8 @@ def lives(pid: int) -> bool:
 @pytest.mark.parametrize(
     ("args", "why"),
     [
-        ('{"loop": true}', "it takes more than 0.2 s of the processor"),
-        ('{"power": 8}', "it takes more than 0.2 s of the processor"),
+        ('{"loop": true}', "it takes longer than 0.2 s"),
+        ('{"power": 8}', "it takes longer than 0.2 s"),
         ('{"copies": 3000000000}', "it takes more than 256 MiB of memory"),
         ('{"copies": 4194305}', "it writes more than 4194304 characters"),
     ],
@@ -93,7 +93,7 @@ def test_a_limit_is_the_chats_fault() -> None:
     class Tokenizer:
         chat_template = ChildTemplate(BREAKING, {}, QUICK)
 
-    with pytest.raises(InvalidField, match=r"stopped: it takes more than 0\.2 s") as caught:
+    with pytest.raises(InvalidField, match=r"stopped: it takes longer than 0\.2 s") as caught:
         render_chat(Chat((Message("user", "hi"),), '{"power": 8}'), Tokenizer())  # type: ignore[arg-type]
     assert caught.value.field == "chat"
 
@@ -101,7 +101,7 @@ def test_a_limit_is_the_chats_fault() -> None:
 @pytest.mark.parametrize(
     ("source", "why"),
     [
-        (LONG_LOOP, "it takes more than 2 s of the processor"),
+        (LONG_LOOP, "it takes longer than 2 s"),
         ("{{ 'a' * 3*10**9 }}", "it takes more than 256 MiB of memory"),
         ("x" * (MAX_TEMPLATE_CHARS + 1), "it has more than 1048576 characters"),
     ],
@@ -137,7 +137,7 @@ def test_others_are_not_touched(template: ChildTemplate) -> None:
     while slow.is_alive():
         assert template.write(USER, "", continued=False).text == HI
     slow.join()
-    assert ends == ["it takes more than 0.2 s of the processor"]
+    assert ends == ["it takes longer than 0.2 s"]
     assert 1 <= len(template.pids) <= 2
 
 

@@ -126,7 +126,7 @@ class TemplateProcess:
             return frames.unpack(self._receive(length, clock))
         except TimeoutError:
             self.close()
-            raise Stopped(f"it takes more than {seconds:g} s") from None
+            raise Stopped(f"it takes longer than {seconds:g} s") from None
         except _TooLarge:
             self.close()
             raise Stopped(f"it takes more than {self._limits.memory_bytes // 1024**2} MiB of memory") from None
@@ -134,7 +134,7 @@ class TemplateProcess:
             self.close()
             code = self._child.returncode
             if code == -OUT_OF_TIME:
-                raise Stopped(f"it takes more than {seconds:g} s of the processor") from None
+                raise Stopped(f"it takes longer than {seconds:g} s") from None
             raise Lost(str(error) if isinstance(error, BadFrame) else _ending(code)) from error
         except BaseException:
             self.close()
