@@ -19,8 +19,9 @@ from mlx_grpc.errors import IntakeFull, InvalidField, MlxGrpcError
 from mlx_grpc.rpc.context import Context
 from mlx_grpc.rpc.turns import Turn, Turns
 
-GRACE_SECONDS = 0.1
-"""A message that was sent with its call is here well within this time."""
+GRACE_SECONDS, LEAST_GRACE_SECONDS = 0.1, 0.025
+"""A message that was sent with its call is here well within this time; the shorter one holds while other connections
+wait for a place."""
 SLOW_SECONDS = 30.0
 """No message is waited for longer than this."""
 MIN_PLACES, MAX_PLACES = 4, 64
@@ -37,8 +38,8 @@ class Arrivals:
     def __init__(self, intake: Intake, message_bytes: int) -> None:
         self.intake = intake
         self.message_bytes = message_bytes
-        # Those that are read and not slow yet come on top of the intake: half of it.
-        places = max(MIN_PLACES, min(MAX_PLACES, intake.total_bytes // message_bytes // 2))
+        # Those that are read and not slow yet come on top of the intake: a third of it.
+        places = max(MIN_PLACES, min(MAX_PLACES, intake.total_bytes // message_bytes // 3))
         self.turns = Turns(places, time.monotonic)
         self.ending: set[asyncio.Task[None]] = set()
 
@@ -66,7 +67,8 @@ class _Reading:
         self._holding: Holding | None = None
         self._loop = asyncio.get_running_loop()
         self._closed = False
-        self._timer = self._loop.call_later(GRACE_SECONDS, self._look, _LOOKS)
+        self._began_seconds = self._loop.time()
+        self._timer = self._loop.call_later(LEAST_GRACE_SECONDS, self._look, _LOOKS)
 
     def close(self) -> None:
         """It is here, or will not come any more."""
@@ -82,8 +84,12 @@ class _Reading:
             return
         if looks_left:
             self._loop.call_soon(self._look, looks_left - 1)
-        else:
+        elif self._loop.time() - self._began_seconds >= GRACE_SECONDS or self._arrivals.turns.others_wait(
+            self._turn.connection
+        ):
             self._be_slow()
+        else:
+            self._timer = self._loop.call_later(LEAST_GRACE_SECONDS, self._look, _LOOKS)
 
     def _be_slow(self) -> None:
         """Hold what the whole message may be; leave the place to others."""

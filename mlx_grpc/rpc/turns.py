@@ -80,6 +80,11 @@ class Turns:
         """How many wait."""
         return sum(self._waiting.values())
 
+    def others_wait(self, connection: Hashable) -> bool:
+        """Whether other connections, which are not slow, wait for a place."""
+        waiting = self._queues[False]
+        return len(waiting) > (connection in waiting)
+
     def mark_slow(self, connection: Hashable) -> None:
         """It sends slowly: for a while it shares places with others like it."""
         self._slow_until.pop(connection, None)

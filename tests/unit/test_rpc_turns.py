@@ -79,6 +79,17 @@ async def test_connections_are_served_in_turn() -> None:
 
 
 @in_loop
+async def test_others_wait_where_others_do() -> None:
+    """A connection's own calls, and those of slow ones, are nobody's hurry."""
+    found = Turns(2, Clock())
+    held = [taken(found, "x"), taken(found, "y")]
+    found.mark_slow("s")
+    own, slow = await waiting(found, "x"), await waiting(found, "s")
+    assert (found.others_wait("x"), found.others_wait("y"), len(held)) == (False, True, 2)
+    await dropped(own, slow)
+
+
+@in_loop
 async def test_slow_connections_share_one_half() -> None:
     """Those that were not slow never wait for them; after a while they are like others again."""
     clock = Clock()
