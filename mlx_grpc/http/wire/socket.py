@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from uvicorn.config import Config
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 from websockets.frames import CloseCode, Frame
@@ -135,6 +136,11 @@ class SocketConnection(WebSocketsSansIOProtocol, Paced):
         if not self.read_paused:
             self.read_paused = True
             self.transport.pause_reading()
+
+    async def send(self, message: Any) -> None:
+        if self.close_sent and message["type"] == "websocket.send":
+            raise ClientDisconnected  # closed by `_fail` or for a wrong frame: no bug of who answers
+        await super().send(message)
 
     async def receive(self) -> Any:
         message: Any = await self.queue.get()
