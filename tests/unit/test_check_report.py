@@ -70,7 +70,7 @@ def test_a_failure_is_the_verdict() -> None:
 def test_a_result_is_one_line() -> None:
     """A model's own words are in it: they move no cursor."""
     line = result_line(Outcome("one", State.PASSED, 0.0, "say \x1b[2J\nthis"), MARKS)
-    assert line == "✓ say [2J this (0.00 s)"
+    assert line == "✓ say \\x1b[2J\\nthis (0.00 s)"
 
 
 def test_a_skipped_test_says_so() -> None:
