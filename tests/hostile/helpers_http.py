@@ -91,9 +91,11 @@ class Victim:
         return Look(**json.loads(line))
 
     def until_at_most(self, memory_mib: float, seconds: float = 20.0) -> Look:
-        """The first look at which it has no more memory than that; the last one when it never has."""
+        """The first look at which it has no more memory than that and holds nothing; the last one when it never has."""
         end = time.monotonic() + seconds
-        while (look := self.look()).memory_mib > memory_mib and time.monotonic() < end:
+        while (look := self.look()).memory_mib > memory_mib or look.held_bytes:
+            if time.monotonic() > end:
+                break
             time.sleep(0.25)
         return look
 
