@@ -82,9 +82,10 @@ async def test_who_loses_its_watch_is_told() -> None:
     """With a status that a client tries again on."""
     async with serving() as (server, api), connected(server.target) as other:
         server.server.health.watchers.total = 2
-        first, second = (api.health.Watch(health_pb2.HealthCheckRequest()) for _ in range(2))
-        for watch in (first, second):
-            await watch.read()
+        first = api.health.Watch(health_pb2.HealthCheckRequest())
+        await first.read()  # begun together, either could be the older one
+        second = api.health.Watch(health_pb2.HealthCheckRequest())
+        await second.read()
         lost = asyncio.ensure_future(first.read())  # a read that begins after a call's end gets nothing any more
         late = other.health.Watch(health_pb2.HealthCheckRequest())
         await late.read()
