@@ -255,7 +255,7 @@ def test_the_wait_knows_a_clients_own_rows() -> None:
 
 
 def test_a_client_with_all_its_rows_is_passed_over() -> None:
-    """Its next enters when one of them ends; meanwhile others do, and that is no overtaking."""
+    """Its next request enters when one of its rows ends. Others that enter before do not count as overtaking it."""
     one = scheduler(rows=4, max_client_rows=2, max_overtakes=0)
     submit_all(one, *(entry(key, client="ann") for key in range(5)), *(entry(key, client="ben") for key in (10, 11)))
     assert step(one).admit == (0, 10, 1, 11)
