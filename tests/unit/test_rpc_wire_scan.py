@@ -51,7 +51,7 @@ def test_messages_pass(seed: int, kind: type[Message]) -> None:
 
 
 def seems_broken(data: bytes) -> bool:
-    """Whether the scan refuses these bytes as malformed. An exception of any other kind passes through and fails the test."""
+    """Whether the scan refuses these bytes as malformed. Any other exception passes through and fails the test."""
     try:
         count_fields(data, PLAN, MAX_FIELDS)
     except UnsupportedField:
