@@ -43,8 +43,8 @@ def take(path: Path, flag: str, bind: Callable[[Path], None]) -> SocketFile:
     """Puts the socket that `bind` makes at `path`, for this user alone (mode 0600). A socket that nobody answers at is
     replaced. `flag` is what gave the path, for messages.
 
-    Raises ListenError for a link and for any other file that is not a socket, AddressInUse where a server answers, and what
-    `bind` raises. Of servers that start at the same time one gets the place.
+    Raises ListenError for a link and for any other file that is not a socket, AddressInUse where a server answers, and
+    what `bind` raises. Of servers that start at the same time one gets the place.
     """
     with _locked(path.parent, flag):
         check_socket(path, flag)
