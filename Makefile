@@ -19,7 +19,7 @@ SERVE := $(VENV)/serve-$(EXTRA).stamp
 DEV := $(VENV)/dev-$(EXTRA).stamp
 RELEASED := protos/released.binpb
 
-.PHONY: help serve test prove bench check format protos released clean
+.PHONY: help serve test prove bench check format protos bounds released clean
 
 help: ## list the targets
 	@echo "targets (variables: PYTHON, EXTRA, ARGS):"
@@ -45,6 +45,7 @@ check: $(DEV) ## format, lint, types, protos, drift
 	$(BIN)/buf format --diff --exit-code
 	@if [ -f $(RELEASED) ]; then set -x; $(BIN)/buf breaking --against $(RELEASED); fi
 	$(BIN)/python tools/check_drift.py
+	$(BIN)/python -m tools.bounds --check
 	$(BIN)/python tools/client_protos.py
 
 format: $(DEV) ## rewrite Python and protos in the house's format
@@ -55,6 +56,9 @@ format: $(DEV) ## rewrite Python and protos in the house's format
 protos: $(DEV) ## generate mlx_grpc/v1 from the protos
 	rm -f mlx_grpc/v1/*_pb2*.py mlx_grpc/v1/*_pb2*.pyi
 	$(BIN)/buf generate
+
+bounds: $(DEV) ## write the table of bounds in SECURITY.md from the code
+	$(BIN)/python -m tools.bounds
 
 released: $(DEV) ## at a release: keep the image of the protos that later changes may not break
 	$(BIN)/buf build --exclude-source-info --output $(RELEASED)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.bounds.row import Row, missing_tests, shown
+from tools.bounds.table import faults
 from tools.check_drift import differences
 
 PICK_EXTRA = Path(__file__).resolve().parents[2] / "tools" / "pick_extra.sh"
@@ -53,3 +55,23 @@ def test_drift_names_each_file_and_how_it_differs() -> None:
         "left over: mlx_grpc/v1/old_pb2.py",
         "differs: mlx_grpc/v1/edited_pb2.py",
     ]
+
+
+def test_the_table_of_bounds_is_whole() -> None:
+    """Each public bound has a row, and each row's tests exist."""
+    assert faults() == []
+
+
+def test_a_row_says_todays_value_in_its_unit() -> None:
+    """Bytes and seconds as people write them; a setting by its flag."""
+    assert shown("config:max_request_bytes") == "`--max-request-bytes` (4 MiB)"
+    assert shown("config:client_rows") == "`--client-rows`"
+    assert shown("rpc.arrivals:GRACE_SECONDS") == "100 ms"
+    assert shown("models.json_file:BOUNDS|config.json|most_bytes") == "4 MiB"
+    assert shown("rpc.wire_scan:MAX_FIELDS") == "65,536"
+
+
+def test_a_test_that_does_not_exist_is_found() -> None:
+    """Whether its file or its function is missing."""
+    row = Row("{}", (), "nothing", ("unit/test_tools.py::test_nothing", "unit/test_none.py::test_nothing"))
+    assert missing_tests(row) == list(row.tests)

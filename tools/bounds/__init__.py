@@ -1,0 +1,1 @@
+"""The table of bounds in SECURITY.md, made from the code."""
