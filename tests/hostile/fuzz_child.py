@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.hostile.helpers_files import mutated_bytes, mutated_json
+from tests.hostile.helpers.files import mutated_bytes, mutated_json
 
 MEMORY_BYTES = 3 << 30
 """Of addresses: MLX alone has more than one."""

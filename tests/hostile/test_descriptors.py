@@ -15,7 +15,7 @@ import pytest
 from mlx_grpc.client import Client
 from tests.helpers.auth import http_call
 from tests.helpers.serve import engines_of, started
-from tests.hostile.helpers_life import LOG_BYTES_A_MINUTE, Attacked, Bystander, attacked, eventually, is_open, silent
+from tests.hostile.helpers.life import LOG_BYTES_A_MINUTE, Attacked, Bystander, attacked, eventually, is_open, silent
 
 pytestmark = pytest.mark.prove
 OWN_FILES = 4096

@@ -18,7 +18,7 @@ from mlx_grpc.models.limits import memory_bytes
 from mlx_grpc.models.progress import SilentProgress
 from mlx_grpc.models.sources import GgufFile, ModelSourceError, NamedSource
 from tests.helpers.gguf import gguf_tensors, small_gguf, small_metadata, small_weights, write_gguf
-from tests.hostile.helpers_files import PIECES, sentence_pieces
+from tests.hostile.helpers.files import PIECES, sentence_pieces
 
 
 def refusal(gguf: Path, cache: Path) -> str:

@@ -11,7 +11,7 @@ from mlx_grpc.bounds.intake import LEAST_TOTAL_BYTES
 from mlx_grpc.rpc import arrivals
 from tests.helpers.proofs.servers import proof, served, tell
 from tests.helpers.rpc import Request, in_loop, refused, serving
-from tests.hostile.helpers_grpc import CHECK, GENERATE, MODEL, RawConnection, attacked, check, framed
+from tests.hostile.helpers.grpc import CHECK, GENERATE, MODEL, RawConnection, attacked, check, framed
 
 pytestmark = pytest.mark.prove
 

@@ -16,7 +16,7 @@ from mlx_grpc.v1 import chat_pb2, generation_pb2
 from tests.helpers.proofs.requests import RequestMaker
 from tests.helpers.proofs.servers import proof, served, tell
 from tests.helpers.rpc import Request, connected, in_loop, read_refusal, refused, serving
-from tests.hostile.helpers_grpc import GENERATE, HOLDING_MUCH, MODEL, attacked, check, inside
+from tests.hostile.helpers.grpc import GENERATE, HOLDING_MUCH, MODEL, attacked, check, inside
 
 pytestmark = pytest.mark.prove
 

@@ -6,7 +6,7 @@ import pytest
 
 from mlx_grpc.rpc import listener
 from tests.helpers.rpc import Request, in_loop, serving
-from tests.hostile.helpers_grpc import CHECK, RawConnection, framed
+from tests.hostile.helpers.grpc import CHECK, RawConnection, framed
 
 RESOURCE_EXHAUSTED = "8"
 

@@ -13,7 +13,7 @@ from mlx_grpc.rpc import watchers
 from mlx_grpc.rpc.health import MAX_NAME_CHARACTERS
 from tests.helpers.proofs.servers import proof, served, tell
 from tests.helpers.rpc import connected, in_loop, refused, serving
-from tests.hostile.helpers_grpc import MODEL, attacked, check
+from tests.hostile.helpers.grpc import MODEL, attacked, check
 
 pytestmark = pytest.mark.prove
 

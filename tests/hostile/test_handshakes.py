@@ -11,7 +11,7 @@ from mlx_grpc import testing
 from mlx_grpc.http import runner
 from mlx_grpc.rpc import listener
 from tests.helpers.auth import Authority, TlsFolder
-from tests.hostile.helpers_http import closed_within
+from tests.hostile.helpers.http import closed_within
 
 HELLO = b"\x16\x03\x01\x02\x00"
 """How a handshake begins: a record of 512 bytes."""

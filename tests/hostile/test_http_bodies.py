@@ -16,7 +16,7 @@ from mlx_grpc import testing
 from mlx_grpc.http import arrival, runner
 from mlx_grpc.testing import Script
 from tests.helpers.auth import http_call
-from tests.hostile.helpers_http import (
+from tests.hostile.helpers.http import (
     CHAT,
     MIB,
     MOST_MIB,

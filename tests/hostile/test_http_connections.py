@@ -14,7 +14,7 @@ import pytest
 from mlx_grpc import testing
 from mlx_grpc.http import runner
 from mlx_grpc.testing import LocalServer
-from tests.hostile.helpers_http import (
+from tests.hostile.helpers.http import (
     CHAT,
     MOST_MIB,
     Witness,

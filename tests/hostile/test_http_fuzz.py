@@ -9,8 +9,8 @@ import random
 import socket
 from pathlib import Path
 
-from tests.hostile.helpers_http import CHAT, COMPLETIONS, Victim, gap_bound_seconds, in_threads, send_all, victim
-from tests.hostile.helpers_websocket import CONTINUATION, Frames, frame, opened
+from tests.hostile.helpers.http import CHAT, COMPLETIONS, Victim, gap_bound_seconds, in_threads, send_all, victim
+from tests.hostile.helpers.websocket import CONTINUATION, Frames, frame, opened
 
 FEW, MANY = 500, 10_000
 CLIENTS = 4

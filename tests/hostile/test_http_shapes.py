@@ -10,7 +10,7 @@ import pytest
 from mlx_grpc.http.openai.bodies import MAX_MESSAGES
 from mlx_grpc.http.openai.errors import ApiError
 from mlx_grpc.http.openai.structure import MAX_CONTAINERS, MAX_STRINGS, MAX_VALUES, check_structure
-from tests.hostile.helpers_http import CHAT, COMPLETIONS, MIB, Witness, gap_bound_seconds, in_threads, post, victim
+from tests.hostile.helpers.http import CHAT, COMPLETIONS, MIB, Witness, gap_bound_seconds, in_threads, post, victim
 
 SIZE = 4 * MIB - 200
 

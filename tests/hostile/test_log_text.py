@@ -20,7 +20,7 @@ from mlx_grpc.client import Client
 from mlx_grpc.errors import MlxGrpcError
 from tests.helpers.auth import Authority, TlsFolder, TokenFolder, bearer, http_call
 from tests.helpers.serve import script, started
-from tests.hostile.helpers_life import LOG_BYTES_A_MINUTE, Attacked, Bystander, attacked
+from tests.hostile.helpers.life import LOG_BYTES_A_MINUTE, Attacked, Bystander, attacked
 
 pytestmark = pytest.mark.prove
 FORGED = "2026-11-27 12:00:00,000 ERROR   forged"

@@ -13,7 +13,7 @@ from tests.helpers.gguf import small_gguf
 from tests.helpers.house import ROOT
 from tests.helpers.llama import make_llama
 from tests.helpers.proofs.servers import tell
-from tests.hostile.helpers_files import PIECES, sentence_pieces
+from tests.hostile.helpers.files import PIECES, sentence_pieces
 
 pytestmark = [
     pytest.mark.prove,

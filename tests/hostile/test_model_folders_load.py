@@ -15,7 +15,7 @@ from mlx_grpc.service.intake.libraries import import_libraries
 from mlx_grpc.v1 import model_service_pb2
 from tests.helpers.llama import make_llama
 from tests.helpers.rpc import Request, connected, in_loop, refused
-from tests.hostile.helpers_files import Break, change, hosting, resident_bytes, write_sparse
+from tests.hostile.helpers.files import Break, change, hosting, resident_bytes, write_sparse
 
 MEMORY_BYTES = 150_000_000
 GAP_SECONDS = 1.0

@@ -20,7 +20,7 @@ from mlx_grpc.auth.tokens import parse_tokens
 from mlx_grpc.client import Client
 from mlx_grpc.errors import NoToken
 from tests.helpers.auth import Authority, TlsFolder, TokenFolder, bearer, client_of, http_call
-from tests.hostile.helpers_life import LOOK_EVERY_SECONDS, Attacked, attacked, eventually
+from tests.hostile.helpers.life import LOOK_EVERY_SECONDS, Attacked, attacked, eventually
 
 pytestmark = pytest.mark.prove
 WITHIN_SECONDS = 5.0

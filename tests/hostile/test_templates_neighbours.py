@@ -12,7 +12,7 @@ import pytest
 from tests.helpers.proofs.leaks import children_of
 from tests.helpers.proofs.servers import comes_true, proof, tell
 from tests.helpers.serve import lives
-from tests.hostile.helpers_render import (
+from tests.hostile.helpers.render import (
     CLIENTS,
     LOG_BYTES_A_MINUTE,
     MOST_BYTES,
@@ -28,6 +28,7 @@ pytestmark = [
     pytest.mark.prove,
     pytest.mark.skipif(sys.platform != "linux", reason="the server's memory is read from /proc"),
 ]
+RETURNS_WITHIN = 1.1
 LONGEST_GAP_SECONDS, GAP_ON_A_LOADED_MACHINE_SECONDS = 0.3, 3.0
 
 
@@ -59,6 +60,7 @@ async def under(attack: str, folder: Path, full_size: bool) -> tuple[Seen, dict[
         longest = LONGEST_GAP_SECONDS if full_size else GAP_ON_A_LOADED_MACHINE_SECONDS
         assert max(seen.health_seconds, seen.token_seconds) <= longest
         assert most_bytes - idle_bytes <= MOST_BYTES
+        await comes_true(lambda: resident_bytes(pid) <= idle_bytes * RETURNS_WITHIN)
         assert len(children_of(pid)) <= idle_children + 3  # a process for each thread that renders
         minutes = max(1.0, (time.monotonic() - began_seconds) / 60)
         assert server.log.stat().st_size <= LOG_BYTES_A_MINUTE * minutes

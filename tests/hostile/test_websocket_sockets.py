@@ -21,7 +21,7 @@ from mlx_grpc.http.openai.structure import MAX_CONTAINERS
 from mlx_grpc.http.websocket.questions import MAX_WAITING_QUESTIONS
 from mlx_grpc.http.wire.socket import MAX_FRAGMENTS
 from mlx_grpc.testing import LocalServer, Script
-from tests.hostile.helpers_http import (
+from tests.hostile.helpers.http import (
     MIB,
     MOST_MIB,
     Victim,
@@ -33,7 +33,7 @@ from tests.hostile.helpers_http import (
     send_all,
     victim,
 )
-from tests.hostile.helpers_websocket import (
+from tests.hostile.helpers.websocket import (
     BINARY,
     CONTINUATION,
     PING,

@@ -1,7 +1,7 @@
 """For hostile tests over HTTP: a server in a process of its own that tells how it is, a client that watches its pace,
 and attackers that keep to no rule.
 
-`python -m tests.hostile.helpers_http SETTINGS` is that server: its addresses are the first line that it prints, and
+`python -m tests.hostile.helpers.http SETTINGS` is that server: its addresses are the first line that it prints, and
 each line on its standard input is answered with one that says how it has been since the one before.
 """
 
@@ -26,7 +26,7 @@ from mlx_grpc import testing
 from mlx_grpc.engine.scripted.script import Script
 from mlx_grpc.observe.logs import set_up_logging
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PATIENCE_SECONDS = 60.0
 PROBE_SECONDS = 0.001
 MIB = 2**20
@@ -65,7 +65,7 @@ class Victim:
         self.log = log
         with log.open("wb") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.hostile.helpers_http", json.dumps(settings)],
+                [sys.executable, "-m", "tests.hostile.helpers.http", json.dumps(settings)],
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stdin=subprocess.PIPE,

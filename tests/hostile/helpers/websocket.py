@@ -7,7 +7,7 @@ import socket
 import struct
 from typing import Any
 
-from tests.hostile.helpers_http import Victim, head
+from tests.hostile.helpers.http import Victim, head
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 UPGRADE = head(

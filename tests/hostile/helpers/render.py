@@ -1,6 +1,6 @@
 """A server with a model whose template obeys its callers, clients that attack it, and what an honest client sees.
 
-    python -m tests.hostile.helpers_render ATTACK HOST:PORT ROUNDS
+    python -m tests.hostile.helpers.render ATTACK HOST:PORT ROUNDS
 
 attacks from a process of its own, and tells on standard output how its calls ended, as JSON.
 """
@@ -35,7 +35,7 @@ CLIENTS = 6
 MOST_BYTES = 150_000_000
 LOG_BYTES_A_MINUTE = 100_000
 LEAVE_SECONDS = 0.3
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LARGE = "The quick brown fox jumps over the lazy dog. " * 90_000
 """Past what a context of 131,072 may have; `WITHIN` is not, and has to be tokenized."""
 WITHIN = LARGE[: 8 * CONTEXT_LENGTH - 1000]
@@ -95,7 +95,7 @@ async def attack_from_here(attack: str, target: str, rounds: int) -> Counter[str
 async def attack_from_elsewhere(attack: str, target: str, rounds: int) -> dict[str, int]:
     """The same, from a process of its own."""
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.hostile.helpers_render", attack, target, str(rounds),
+        sys.executable, "-m", "tests.hostile.helpers.render", attack, target, str(rounds),
         cwd=ROOT, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     told, _ = await child.communicate()

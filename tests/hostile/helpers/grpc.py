@@ -1,6 +1,6 @@
 """Clients that attack over gRPC, in a process of their own, and what an honest client notices meanwhile.
 
-    python -m tests.hostile.helpers_grpc ATTACK HOST:PORT JSON-ARGUMENTS
+    python -m tests.hostile.helpers.grpc ATTACK HOST:PORT JSON-ARGUMENTS
 
 tells on standard output how its calls ended, as JSON. It speaks HTTP/2 through h2, since grpc's own client keeps to
 every limit by itself.
@@ -42,7 +42,7 @@ LOG_BYTES_A_MINUTE = 100_000
 READ_BYTES = 65536
 CHECK_EVERY_SECONDS = 0.02
 LOOK_EVERY_SECONDS = 0.05
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 class RawConnection:
