@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from mlx_grpc import __version__, preflight, ready_file
 from mlx_grpc.auth.failure import AuthError
 from mlx_grpc.bounds.descriptors import Shares, limit_now, raise_limit
+from mlx_grpc.bounds.garbage import keep_for_good
 from mlx_grpc.config import Config, ConfigError
 from mlx_grpc.errors import MlxGrpcError
 from mlx_grpc.listening import AddressInUse, ListenError
@@ -76,6 +77,7 @@ async def _serve(config: Config) -> int:
         await server.start()
         if await _unless(server.stop_asked, server.ready()) is not None:
             ready = _announce(server)
+            keep_for_good()
             await server.stop_asked.wait()
         log.info("draining for at most %g s; a second signal ends it now", config.drain_seconds)
         served_all = await _unless(now_asked, server.drain()) or False

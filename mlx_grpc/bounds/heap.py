@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 from functools import cache
 
+from mlx_grpc.bounds.garbage import collect
 from mlx_grpc.bounds.intake import Intake
 
 MAPPED_BYTES = 256 * 1024
@@ -21,6 +22,8 @@ MAPPED_BYTES = 256 * 1024
 LOOK_EVERY_SECONDS = 1.0
 MUCH_BYTES = 4 * 1024 * 1024
 """Less than this coming and going is the ordinary business of a heap."""
+AGAIN_AFTER_LOOKS = 4
+"""What was answered is still being let go of: connections end a little later."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
@@ -46,12 +49,16 @@ class Heap:
             self._watching = None
 
     async def _watch(self) -> None:
-        taken_bytes = 0
+        taken_bytes, looks_left = 0, 0
         while True:
             await asyncio.sleep(LOOK_EVERY_SECONDS)
+            looks_left -= 1
             if self._intake.taken_bytes - taken_bytes >= MUCH_BYTES and self._intake.held_bytes < MUCH_BYTES:
-                taken_bytes = self._intake.taken_bytes
-                await asyncio.to_thread(give_back)
+                taken_bytes, looks_left = self._intake.taken_bytes, AGAIN_AFTER_LOOKS
+            elif looks_left != 0:
+                continue
+            collect()
+            await asyncio.to_thread(give_back)
 
 
 def map_large_blocks() -> None:

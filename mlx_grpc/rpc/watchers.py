@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-MAX_WATCHERS = 1024
+MAX_WATCHERS = 512
 MAX_WATCHERS_PER_CONNECTION = 128
 
 

@@ -7,7 +7,7 @@ import logging
 from abc import abstractmethod
 from functools import partial
 
-from mlx_grpc.http.turns import Turns
+from mlx_grpc.http.turns import READ_BYTES, Turns
 
 log = logging.getLogger("uvicorn.error")
 
@@ -19,10 +19,12 @@ class Paced(asyncio.BufferedProtocol):
     """
 
     turns: Turns
+    read_bytes = READ_BYTES
+    """What one read takes at most."""
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """asyncio fills it and calls `buffer_updated` at once."""
-        return self.turns.buffer
+        return self.turns.buffer[: self.read_bytes]
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes of the buffer were read."""

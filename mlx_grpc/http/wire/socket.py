@@ -24,6 +24,8 @@ from mlx_grpc.http.wire.shared import Shared, Stuck
 
 MAX_FRAGMENTS = 4096
 """Of one message. Empty ones count for no limit on bytes, and each is an object."""
+FRAMES_READ_BYTES = 4 * 1024
+"""What one read of a WebSocket takes at most: hundreds of frames, which are parsed at once, for some 30 us each."""
 HOLDING = "holding"
 """In a received message: what holds its bytes. Whoever has parsed the message closes it."""
 SOCKET = "socket"
@@ -32,6 +34,8 @@ SOCKET = "socket"
 
 class SocketConnection(WebSocketsSansIOProtocol, Paced):
     """One WebSocket, from its handshake on."""
+
+    read_bytes = FRAMES_READ_BYTES
 
     def __init__(
         self,

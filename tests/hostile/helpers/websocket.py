@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.hostile.helpers.http import Victim, head
 
+READ_SECONDS = 30.0
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 UPGRADE = head(
     "/v1/ws",
@@ -51,10 +52,12 @@ def opened(server: Victim | tuple[str, int]) -> socket.socket:
 
 
 class Frames:
-    """What the server says, frame for frame."""
+    """What the server says, frame for frame. Somebody else may send meanwhile: the time limit of reads is its own."""
 
     def __init__(self, connection: socket.socket) -> None:
-        self._file = connection.makefile("rb")
+        self._connection = connection.dup()
+        self._connection.settimeout(READ_SECONDS)
+        self._file = self._connection.makefile("rb")
 
     def next(self) -> tuple[int, bytes]:
         """Opcode and payload; CLOSE and nothing when the connection is gone."""
@@ -86,3 +89,4 @@ class Frames:
 
     def close(self) -> None:
         self._file.close()
+        self._connection.close()
