@@ -19,7 +19,7 @@ from mlx_grpc.errors import IntakeFull, InvalidField, MlxGrpcError
 from mlx_grpc.rpc.context import Context
 from mlx_grpc.rpc.turns import Turn, Turns
 
-GRACE_SECONDS, LEAST_GRACE_SECONDS = 0.1, 0.025
+GRACE_SECONDS, LEAST_GRACE_SECONDS = 0.1, 0.01
 """A message that was sent with its call is here well within this time; the shorter one holds while other connections
 wait for a place."""
 SLOW_SECONDS = 30.0

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Hashable
+from functools import partial
 
 from mlx_grpc.errors import IntakeFull
+from mlx_grpc.rpc.refusals import Refusals
 
-MAX_WAITING, MAX_WAITING_SLOW = 1024, 256
+MAX_WAITING, MAX_WAITING_SLOW = 512, 256
 """Calls that wait for a place, of all other connections and of all slow ones. Each takes some 60 KiB."""
 SLOW_FOR_SECONDS = 60.0
 """A connection counts as slow for so long after it was."""
@@ -43,6 +45,7 @@ class Turns:
         self.share = max(1, places // 2)
         """What a connection may have at once, and all slow ones together."""
         self._clock = clock
+        self._refusals = Refusals()
         self._free = 2 * self.share
         self._free_for_slow = self.share
         self._reading: Counter[Hashable] = Counter()
@@ -158,10 +161,15 @@ class Turns:
             most: dict[Turn, None] = max(self._queues[is_slow].values(), key=len)
             newest = next(reversed(most))
             self._forget(newest)
-            if newest.entered is not None and not newest.entered.done():
-                newest.entered.set_exception(
-                    IntakeFull("too many calls wait for their message to be read", retry_after_seconds=RETRY_SECONDS)
-                )
+            if newest.entered is not None:
+                self._refusals.refuse(partial(_refuse, newest.entered))
+
+
+def _refuse(entered: asyncio.Future[None]) -> None:
+    if not entered.done():  # the client may have left meanwhile
+        entered.set_exception(
+            IntakeFull("too many calls wait for their message to be read", retry_after_seconds=RETRY_SECONDS)
+        )
 
 
 def _oldest(waiting: dict[Turn, None]) -> Turn:

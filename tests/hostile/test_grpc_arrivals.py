@@ -38,6 +38,23 @@ async def test_unfinished_messages(calls: int, connections: int, tmp_path: Path,
     assert waiting <= calls
 
 
+@proof
+async def test_another_attack_leaves_no_more(tmp_path: Path, full_size: bool) -> None:
+    """What the interpreter keeps of many calls at once is used again: memory does not grow from attack to attack."""
+    calls = 1000 if full_size else 250
+    with served(tmp_path, model=MODEL) as server:
+        found = [
+            await attacked(
+                server, "unfinished", calls=calls, connections=20, message_bytes=MESSAGE_BYTES,
+                seconds=5.0 if full_size else 2.0,
+            )
+            for _ in range(3)
+        ]  # fmt: skip
+    after = [one.after.memory_bytes for one in found]
+    tell(f"{calls} messages of 4 MiB, three times: {[round(one / 1e6) for one in after]} MB afterwards")
+    assert after[2] <= 1.05 * after[1]
+
+
 @pytest.mark.parametrize("path", [CHECK, GENERATE, REFLECT])
 @in_loop
 async def test_a_call_that_ends_without_a_message_is_told_so(path: str) -> None:

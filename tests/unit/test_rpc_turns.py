@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
 from mlx_grpc.errors import IntakeFull
-from mlx_grpc.rpc import turns
+from mlx_grpc.rpc import refusals, turns
+from mlx_grpc.rpc.refusals import Refusals
 from mlx_grpc.rpc.turns import Turn, Turns
 from tests.helpers.rpc import in_loop
 
@@ -169,3 +171,28 @@ async def test_fewer_wait_of_slow_connections(monkeypatch: pytest.MonkeyPatch) -
             await refused
     assert (await entered(tasks[:1]), found.waiting_count, len(held)) == (0, 1, 2)
     await dropped(tasks[:1])
+
+
+@in_loop
+async def test_refusals_are_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order in which they came; those in the interval after a pause are at once."""
+    monkeypatch.setattr(refusals, "AT_ONCE", 2)
+    monkeypatch.setattr(refusals, "EVERY_SECONDS", 0.001)
+    found, ended, last = Refusals(), list[int](), asyncio.Event()
+    for number in range(5):
+        found.refuse(partial(ended.append, number))
+    found.refuse(last.set)
+    assert ended == [0, 1]
+    await asyncio.wait_for(last.wait(), 10)
+    assert ended == [0, 1, 2, 3, 4]
+
+
+@in_loop
+async def test_what_waits_to_be_refused_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where too many wait, the oldest does not wait any longer."""
+    monkeypatch.setattr(refusals, "AT_ONCE", 0)
+    monkeypatch.setattr(refusals, "MAX_PUT_OFF", 3)
+    found, ended = Refusals(), list[int]()
+    for number in range(5):
+        found.refuse(partial(ended.append, number))
+    assert ended == [0, 1]

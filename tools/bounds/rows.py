@@ -131,8 +131,16 @@ ARRIVING = (
         ),
     ),
     Row(
-        "{} gRPC calls wait to be read, and {} of connections that send slowly, with {} of each",
-        ("rpc.turns:MAX_WAITING", "rpc.turns:MAX_WAITING_SLOW", "rpc.listener:UNREAD_BYTES_PER_CALL"),
+        "{} gRPC calls wait to be read, and {} of connections that send slowly, with {} of each; {} more wait to be "
+        "refused, {} of them each {}",
+        (
+            "rpc.turns:MAX_WAITING",
+            "rpc.turns:MAX_WAITING_SLOW",
+            "rpc.listener:UNREAD_BYTES_PER_CALL",
+            "rpc.refusals:MAX_PUT_OFF",
+            "rpc.refusals:AT_ONCE",
+            "rpc.refusals:EVERY_SECONDS",
+        ),
         "memory",
         ("unit/test_rpc_turns.py::test_the_wait_is_bounded_and_keeps_nobody_out",),
     ),
@@ -155,8 +163,14 @@ ARRIVING = (
         ("hostile/test_websocket_sockets.py::test_empty_fragments_have_a_bound",),
     ),
     Row(
-        "{} read from an HTTP socket at once, {} kept ready for TLS to read into, {} undecrypted",
-        ("http.turns:READ_BYTES", "http.runner:TLS_READ_BYTES", "http.wire.connection:TLS_BUFFER_BYTES"),
+        "{} read from an HTTP connection at once, {} from a WebSocket, {} kept ready for TLS to read into, {} "
+        "undecrypted",
+        (
+            "http.turns:READ_BYTES",
+            "http.wire.socket:FRAMES_READ_BYTES",
+            "http.runner:TLS_READ_BYTES",
+            "http.wire.connection:TLS_BUFFER_BYTES",
+        ),
         "the event loop and memory",
         ("unit/test_http_turns.py::test_much_work_leaves_the_loop_to_others",),
     ),

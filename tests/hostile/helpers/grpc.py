@@ -38,6 +38,9 @@ GENERATE = "/mlx_grpc.v1.InferenceService/Generate"
 MODEL = 'scripted=script:{"context_length": 1000000, "kv_bytes_per_token": 1, "step_seconds": 0.01}'
 MOST_BYTES = 150_000_000
 LONGEST_GAP_SECONDS, GAP_ON_A_LOADED_MACHINE_SECONDS = 0.3, 1.0
+KEPT_BYTES_A_CALL, ALIVE_AT_ONCE = 12 * 1024, 1024
+"""Of calls that were alive at once. The interpreter keeps the arenas in which their small objects were, since a few
+others lie in each: 9 MB after a thousand calls, whatever they held. Another attack finds and uses them."""
 LOG_BYTES_A_MINUTE = 100_000
 READ_BYTES = 65536
 CHECK_EVERY_SECONDS = 0.02
@@ -365,7 +368,8 @@ def check(found: Outcome, full_size: bool) -> None:
     assert found.pace.check_seconds <= longest_seconds
     assert found.pace.stream_seconds <= longest_seconds
     assert found.grown_bytes <= MOST_BYTES
-    assert found.after.memory_bytes <= 1.1 * found.idle.memory_bytes or not full_size
+    kept_bytes = max(0.1 * found.idle.memory_bytes, KEPT_BYTES_A_CALL * min(sum(found.calls.values()), ALIVE_AT_ONCE))
+    assert found.after.memory_bytes <= found.idle.memory_bytes + kept_bytes or not full_size
     assert found.after.descriptors <= found.idle.descriptors
     assert found.log_bytes <= LOG_BYTES_A_MINUTE
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_grpc import testing
+from mlx_grpc.bounds.garbage import keep_for_good
 from mlx_grpc.engine.scripted.script import Script
 from mlx_grpc.observe.logs import set_up_logging
 
@@ -231,6 +232,7 @@ def in_threads(*work: Any) -> None:
 async def _serve(settings: dict[str, Any]) -> None:
     script = Script(**settings.pop("script", {}))
     async with testing.serve(script, engine="process", **settings) as server:
+        keep_for_good()  # as `mlx-grpc serve` does
         print(json.dumps(server.server.addresses), flush=True)  # noqa: T201
         reader = asyncio.StreamReader()
         loop = asyncio.get_running_loop()

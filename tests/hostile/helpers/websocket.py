@@ -74,12 +74,18 @@ class Frames:
         except ConnectionError:
             return CLOSE, b""
 
+    def text(self) -> bytes:
+        """The next message. Fails when there is none any more."""
+        while (found := self.next())[0] != CLOSE:
+            if found[0] == TEXT:
+                return found[1]
+        raise AssertionError(f"closed: {found[1]!r}")
+
     def message(self, kind: str) -> dict[str, Any]:
         """The next message of this type."""
-        while (found := self.next())[0] != CLOSE:
-            if found[0] == TEXT and (message := json.loads(found[1]))["type"] == kind:
-                return dict(message)
-        raise AssertionError(f"closed: {found[1]!r}")
+        while (message := json.loads(self.text()))["type"] != kind:
+            pass
+        return dict(message)
 
     def close_code(self) -> int:
         """The code with which the server closes; 0 when it says none."""
