@@ -143,14 +143,14 @@ def test_the_server_reads_the_folders_tokenizer(tmp_path: Path, name: str) -> No
         ("gemma3_text", {"gemma3__attention__sliding_window_pattern": 9}, "sliding_window_pattern with 5 layers"),
         ("gemma3_text", {"gemma3__final_logit_softcapping": 30.0}, "gemma3.final_logit_softcapping is 30.0"),
         ("phi3_longrope", {"phi3__rope__scaling__attn_factor": 1.5}, "unknown kind of rope scaling"),
-        ("phi3_longrope", {"phi3__rope__dimension_count": 16}, "have not 8 numbers each"),
+        ("phi3_longrope", {"phi3__rope__dimension_count": 16}, "must have 8 numbers each"),
         ("phi3", {"phi3__rope__scaling__type": "longrope"}, "longrope without its tensors"),
         ("phi3", {"phi3__expert_count": 16}, "a mixture of experts"),
         ("llama", {"llama__rope__scaling__factor": 4.0}, "llama.rope.scaling.factor is there without"),
         ("qwen2", {"qwen2__attention__causal": False}, "qwen2.attention.causal is False"),
     ],
 )
-def test_what_a_family_has_not_is_refused(
+def test_what_mlx_lm_does_not_compute_is_refused(
     tmp_path: Path, vocabulary: Vocabulary, name: str, changes: dict[str, Any], said: str
 ) -> None:
     """In one line that names the key or the tensor."""
@@ -163,7 +163,7 @@ def test_what_a_family_has_not_is_refused(
 
 @pytest.mark.parametrize(("name", "tensor"), [("qwen2", "attn_q.bias"), ("qwen3", "attn_q_norm.weight")])
 def test_a_missing_tensor_is_named(tmp_path: Path, vocabulary: Vocabulary, name: str, tensor: str) -> None:
-    """Of those that this family has beside the Llama's."""
+    """One that this family has and the Llama family does not."""
     original = write_family(MODELS[name], vocabulary, tmp_path / "original")
     gguf = convert(original, vocabulary, tmp_path / "a.gguf")
     gguf.write_bytes(gguf.read_bytes().replace(b"blk.1." + tensor.encode(), b"blk.1." + b"x" * len(tensor)))

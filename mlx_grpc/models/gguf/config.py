@@ -6,7 +6,7 @@ from typing import Any
 
 from mlx_grpc.models.gguf.families import INSTEAD, OUTPUT, Family, family_of
 from mlx_grpc.models.gguf.header import GgufHeader
-from mlx_grpc.models.gguf.metadata import count, number, refused
+from mlx_grpc.models.gguf.metadata import count, number
 from mlx_grpc.models.gguf.rope import check_rope, rope_entries
 from mlx_grpc.models.gguf.special_ids import special_ids
 from mlx_grpc.models.sources import ModelSourceError
@@ -41,7 +41,7 @@ def check_family(header: GgufHeader) -> None:
         key = f"{family.architecture}.{name}"
         if name not in own and (value := header.metadata.get(key, neutral[0])) not in neutral:
             raise ModelSourceError(
-                f"{header.path}: {key} is {repr(value)[:100]}, which no {family.name} in MLX has; {INSTEAD}"
+                f"{header.path}: {key} is {repr(value)[:100]}, which mlx_lm's {family.name} does not compute; {INSTEAD}"
             )
     check_rope(header, family)
 
@@ -62,8 +62,6 @@ def model_config(header: GgufHeader) -> dict[str, Any]:
         **{entry.name: number(header, f"{prefix}.{entry.key}", entry.default) for entry in family.entries},
         **special_ids(header),
     }
-    if config["rope_theta"] <= 0:
-        raise refused(header, f"{prefix}.rope.freq_base", config["rope_theta"], "not a positive number")
     config |= _heads(header, family, config["hidden_size"])
     if any(place.where == "attention_bias" for place in family.places):
         config["attention_bias"] = "blk.0.attn_q.bias" in header.tensors
@@ -97,14 +95,14 @@ def _heads(header: GgufHeader, family: Family, hidden: int) -> dict[str, Any]:
 
 
 def _attention_scale(family: Family, config: dict[str, Any]) -> int:
-    """What queries are divided by the root of. The file has it not; llama.cpp goes by the number of layers, too."""
+    """What queries are divided by the root of. It is not in the file: llama.cpp goes by the number of layers, too."""
     is_scaled = config["num_hidden_layers"] == family.width_scaled_layers
     scale: int = config["hidden_size"] // config["num_attention_heads"] if is_scaled else config["head_dim"]
     return scale
 
 
 def _windows(header: GgufHeader, prefix: str, config: dict[str, Any]) -> dict[str, Any]:
-    """How many tokens the layers with a window see, and each how many-th layer has none."""
+    """How many tokens the layers with a window see, and after how many layers one without a window comes."""
     key = f"{prefix}.attention.sliding_window_pattern"
     layers = config["num_hidden_layers"]
     if f"{prefix}.attention.sliding_window" not in header.metadata:

@@ -1,4 +1,4 @@
-"""Reads single numbers of a GGUF file's metadata, and refuses what is none by the name of its key."""
+"""Reads single numbers of a GGUF file's metadata. Other values are refused by the name of their key."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ def count(header: GgufHeader, key: str, default: int | None = None) -> int:
     default."""
     value = header.require(key) if default is None else header.metadata.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 32:
-        raise refused(header, key, value, "not a positive number")
+        raise _refused(header, key, value)
     return value
 
 
 def number(header: GgufHeader, key: str, default: float | None = None) -> float:
-    """A finite number, as the shortest decimal that is the same float32. Raises ModelSourceError as `count` does."""
+    """A positive number, as the shortest decimal that is the same float32. Raises ModelSourceError as `count` does."""
     value = header.require(key) if default is None else header.metadata.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise refused(header, key, value, "not a finite number")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise _refused(header, key, value)
     return short_float(value)
 
 
@@ -31,6 +31,7 @@ def short_float(value: float) -> float:
     return float(f"{float(value):.7g}")
 
 
-def refused(header: GgufHeader, key: str, value: Any, problem: str) -> ModelSourceError:
-    """The error for a value that is none."""
-    return ModelSourceError(f"{header.path}: {key} is {repr(value)[:100]}, {problem}; convert the model again")
+def _refused(header: GgufHeader, key: str, value: Any) -> ModelSourceError:
+    return ModelSourceError(
+        f"{header.path}: {key} is {repr(value)[:100]}, not a positive number; convert the model again"
+    )

@@ -47,8 +47,6 @@ def rope_entries(header: GgufHeader, family: Family, config: dict[str, Any]) -> 
         return _longrope(header, family, config)
     if header.metadata.get(f"{family.architecture}.rope.scaling.type") == "linear":
         factor = number(header, f"{family.architecture}.rope.scaling.factor", 1.0)
-        if factor <= 0:
-            raise ModelSourceError(f"{header.path}: a rope scaling factor of {factor}; convert the model again")
         return {"rope_scaling": {"type": "linear", "factor": factor}}
     return {}
 
@@ -68,7 +66,7 @@ def _longrope(header: GgufHeader, family: Family, config: dict[str, Any]) -> dic
     pairs = int(config["head_dim"] * config["partial_rotary_factor"]) // 2
     if any(found is None or len(found) != pairs for found in factors):
         raise ModelSourceError(
-            f"{header.path}: {' and '.join(ROPE_TENSORS['longrope'])} have not {pairs} numbers each; "
+            f"{header.path}: {' and '.join(ROPE_TENSORS['longrope'])} must have {pairs} numbers each; "
             "convert the model again"
         )
     stretch = context / original
@@ -80,8 +78,8 @@ def _longrope(header: GgufHeader, family: Family, config: dict[str, Any]) -> dic
 
 
 def _floats(header: GgufHeader, name: str) -> list[float] | None:
-    """The numbers of a tensor, or None where the file has it not. Raises ModelSourceError for another type than
-    float32 and for numbers that are no divisors, and OSError."""
+    """The numbers of a tensor, or None if the file does not have it. Raises ModelSourceError for another type than
+    float32 and for numbers that are not positive, and OSError."""
     tensor = header.tensors.get(name)
     if tensor is None:
         return None
