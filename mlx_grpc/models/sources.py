@@ -65,7 +65,7 @@ class ModelFolder:
 
 @dataclass(frozen=True, slots=True)
 class GgufFile:
-    """A `.gguf` file of the Llama family."""
+    """A `.gguf` file of a family that can be imported."""
 
     path: Path
 

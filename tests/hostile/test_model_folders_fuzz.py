@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.gguf import small_gguf
+from tests.helpers.gguf_families import MODELS, convert, write_family
+from tests.helpers.gguf_vocabularies import byte_level
 from tests.helpers.house import ROOT
 from tests.helpers.llama import make_llama
 from tests.helpers.proofs.servers import tell
@@ -52,4 +54,15 @@ def test_mutated_gguf_files(tmp_path: Path, full_size: bool, kind: str) -> None:
         small_gguf(folder / "a.gguf", {"blk.0.attn_q.weight": "Q4_0"})
     else:
         small_gguf(folder / "a.gguf", **sentence_pieces([*PIECES, "c", "d", "ab", "abc", "abcd", "cd"]))
+    fuzzed("gguf", folder, MANY if full_size else FEW, 7)
+
+
+@pytest.mark.parametrize("name", ["gemma3_text_linear", "phi3_longrope"])
+def test_mutated_gguf_files_of_other_families(tmp_path: Path, full_size: bool, name: str) -> None:
+    """The same with windows, norms that are stored plus 1, joined matrices and factors in tensors."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    vocabulary = byte_level("qwen2")
+    original = write_family(MODELS[name], vocabulary, tmp_path / "original")
+    convert(original, vocabulary, folder / "a.gguf")
     fuzzed("gguf", folder, MANY if full_size else FEW, 7)

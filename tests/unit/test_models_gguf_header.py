@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlx_grpc.models.gguf.config import check_family, llama_config
+from mlx_grpc.models.gguf.config import check_family, model_config
 from mlx_grpc.models.gguf.header import read_header
 from mlx_grpc.models.gguf.rope import llama3_rope_scaling
 from mlx_grpc.models.sources import ModelSourceError
@@ -47,7 +47,7 @@ def test_a_damaged_header_breaks_nothing(tmp_path: Path, place: int, byte: int) 
     damaged[place] = byte
     path.write_bytes(damaged)
     with contextlib.suppress(ModelSourceError):
-        llama_config(read_header(path))
+        model_config(read_header(path))
 
 
 def test_two_tensors_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -68,14 +68,18 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"general__architecture": "qwen2"}, "architecture 'qwen2'"),
+        (
+            {"general__architecture": "mamba"},
+            "architecture 'mamba' cannot be imported, only llama, qwen2, qwen3, gemma2",
+        ),
+        ({"general__architecture": 7}, "architecture '7'"),
         ({"general__architecture": None}, "no general.architecture"),
         ({"llama__expert_count": 8}, "mixture of experts"),
         ({"llama__rope__scaling__type": "yarn"}, "rope scaling 'yarn'"),
     ],
 )
 def test_other_families_are_refused_by_name(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
-    """Only what mlx_lm's Llama computes is imported."""
+    """Only what mlx_lm's class of the family computes is imported."""
     path, _ = small_gguf(tmp_path / "a.gguf", None, **changes)
     with pytest.raises(ModelSourceError, match=said):
         check_family(read_header(path))
@@ -84,7 +88,7 @@ def test_other_families_are_refused_by_name(tmp_path: Path, changes: dict[str, A
 def test_the_config_is_the_files_shape(tmp_path: Path) -> None:
     """Floats are the short ones that were meant, ends of text are a list when there are several."""
     path, _ = small_gguf(tmp_path / "a.gguf", tokenizer__ggml__eot_token_id=1)
-    config = llama_config(read_header(path))
+    config = model_config(read_header(path))
     assert (config["rms_norm_eps"], config["rope_theta"]) == (1e-5, 10_000.0)
     assert (config["head_dim"], config["num_key_value_heads"], config["tie_word_embeddings"]) == (16, 2, True)
     assert config["eos_token_id"] == [0, 1]

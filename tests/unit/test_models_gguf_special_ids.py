@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mlx_grpc.models.gguf.config import llama_config
+from mlx_grpc.models.gguf.config import model_config
 from mlx_grpc.models.gguf.header import read_header
 from mlx_grpc.models.gguf.special_ids import special_ids
 from mlx_grpc.models.gguf.tokenizer import tokenizer_json
@@ -78,4 +78,4 @@ def test_the_config_has_them_too(tmp_path: Path) -> None:
     """mlx_lm reads config.json where generation_config.json has nothing."""
     tokens = ["<s>", "<|im_end|>"]
     _ids(tmp_path, tokens, CONTROL, tokenizer__ggml__eos_token_id=0)
-    assert llama_config(read_header(tmp_path / "a.gguf"))["eos_token_id"] == [0, 1]
+    assert model_config(read_header(tmp_path / "a.gguf"))["eos_token_id"] == [0, 1]

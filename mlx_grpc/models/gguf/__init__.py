@@ -1,1 +1,1 @@
-"""Imports GGUF files of the Llama family as MLX model folders."""
+"""Imports GGUF files as MLX model folders: families that `families` has tables of."""

@@ -1,4 +1,4 @@
-"""Imports a GGUF file of the Llama family: `python -m mlx_grpc.models.gguf SOURCE DESTINATION`.
+"""Imports a GGUF file: `python -m mlx_grpc.models.gguf SOURCE DESTINATION`.
 
 Runs as a child process: it takes all of a processor, and a file that shrinks while it is mapped would kill it. It
 talks in lines on stdout: `progress DONE TOTAL` in bytes, and as the last, with exit code 1, `error TEXT` or, for a full
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mlx_grpc.models.gguf.config import llama_config
+from mlx_grpc.models.gguf.config import model_config
 from mlx_grpc.models.gguf.header import GgufHeader, read_header
 from mlx_grpc.models.gguf.layout import plan_weights
 from mlx_grpc.models.gguf.special_ids import special_ids
@@ -27,7 +27,7 @@ from mlx_grpc.models.words import one_line
 def import_gguf(source: Path, destination: Path) -> None:
     """Writes the model in `source` as an MLX folder, `destination`. Raises ModelSourceError or OSError."""
     header = read_header(source)
-    config = llama_config(header)
+    config = model_config(header)
     plan = plan_weights(header, config)
     _write_json(destination / "tokenizer.json", tokenizer_json(header))
     _check_tokenizer(header, destination)

@@ -165,7 +165,7 @@ class _Reader:
         return []
 
     def _code(self, kind: int) -> str:
-        """Of a number's type. Lists of lists are in no file of a Llama."""
+        """Of a number's type. Lists of lists are in no file of these families."""
         if kind not in _SCALARS:
             raise self._damaged(f"metadata of the type {kind}")
         return _SCALARS[kind]

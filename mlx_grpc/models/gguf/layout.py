@@ -1,4 +1,4 @@
-"""Which tensor of a GGUF file becomes which weight of an MLX Llama, and in what form: decided before any is read."""
+"""Which tensor of a GGUF file becomes which weight of an MLX model, and in what form: decided before any is read."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from mlx_grpc.models.gguf.families import EMBEDDING, INSTEAD, OUTPUT, OUTPUT_NORM, Family, Place, family_of
 from mlx_grpc.models.gguf.header import GgufHeader, TensorInfo
-from mlx_grpc.models.gguf.rope import ROPE_FACTORS
+from mlx_grpc.models.gguf.rope import ROPE_TENSORS
 from mlx_grpc.models.gguf.tensor_types import GROUP_SIZE
 from mlx_grpc.models.sources import ModelSourceError
 
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_INSTEAD = "use an MLX version of the model instead"
-
-_Place = tuple[str, tuple[int, ...], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +22,14 @@ class PlannedTensor:
     """One tensor of the file. `layer` is MLX's name up to the last dot; `kind` is weight or bias.
 
     interleaved_heads: how many heads llama.cpp has interleaved the rows of; 0 where it left them in order.
+    plus: what llama.cpp has added to all values.
     """
 
     source: TensorInfo
     layer: str
     kind: str
     interleaved_heads: int = 0
+    plus: float = 0.0
 
     @property
     def name(self) -> str:
@@ -52,7 +52,8 @@ class WeightPlan:
     Quantised models are float16, because that is what GGUF's own scales are. Those of Q4_0 to Q8_0 are kept exactly;
     those of Q4_K and Q5_K are products of a float16 and 6 bits, and rounding these moves a weight by at most 0.15 % of
     its group's largest one (0.07 % as a rule). bfloat16 would move it by eight times as much; float32 not at all, but
-    each product with float32 scales gives float32, so activations, KV and all arithmetic on a GPU would double.
+    each product with float32 scales gives float32, so activations, KV and all arithmetic on a GPU would double. A
+    family whose activations leave float16's range has bfloat16 all the same.
     """
 
     tensors: list[PlannedTensor]
@@ -83,64 +84,65 @@ def plan_weights(header: GgufHeader, config: dict[str, Any]) -> WeightPlan:
     """Gives each tensor its place in the model of `config`.
 
     Raises ModelSourceError with the tensor's name for one that is missing, has another shape than the model wants, is
-    quantised where it may not be, or is in no plain Llama.
+    quantised where it may not be, or is in no plain model of the family.
     """
+    family = family_of(header)
     # A file of n tensors lacks some of layer n: so metadata that claim millions of layers cost nothing.
-    wanted = dict(_wanted(config, layers=min(config["num_hidden_layers"], len(header.tensors))))
+    wanted = dict(_wanted(family, config, layers=min(config["num_hidden_layers"], len(header.tensors))))
+    no_weights = {name for kind in family.rope_scalings for name in ROPE_TENSORS.get(kind, ())}
     for name in header.tensors:
-        if name not in wanted and name != ROPE_FACTORS:
-            raise ModelSourceError(f"{header.path}: tensor {name!r} is in no plain Llama; {_INSTEAD}")
+        if name not in wanted and name not in no_weights:
+            raise ModelSourceError(f"{header.path}: tensor {name!r} is in no plain {family.name}; {INSTEAD}")
+    of = sizes(config)
     planned = []
-    for name, (layer, shape, heads) in wanted.items():
+    for name, (mlx_name, place) in wanted.items():
         if (tensor := header.tensors.get(name)) is None:
             raise ModelSourceError(f"{header.path}: no tensor {name}; give a whole model in one .gguf file")
-        if tensor.shape != shape:
+        if tensor.shape != (shape := tuple(of[size] for size in place.shape)):
             raise ModelSourceError(
                 f"{header.path}: tensor {name!r} has the shape {tensor.shape}, and its metadata want {shape}; "
                 "convert the model again"
             )
         if len(shape) == 1 and tensor.type.kept_bits is not None:
-            raise ModelSourceError(f"{header.path}: tensor {name!r} is one row of type {tensor.type.name}; {_INSTEAD}")
-        planned.append(PlannedTensor(tensor, layer, name.rpartition(".")[2], heads))
-    return WeightPlan(planned, _dtype(planned))
+            raise ModelSourceError(f"{header.path}: tensor {name!r} is one row of type {tensor.type.name}; {INSTEAD}")
+        layer, _, kind = mlx_name.rpartition(".")
+        heads = config[place.heads] if place.heads else 0
+        planned.append(PlannedTensor(tensor, layer, kind, heads, family.norms_plus if place.is_norm else 0.0))
+    return WeightPlan(planned, _dtype(planned, family.half))
 
 
-def _dtype(tensors: list[PlannedTensor]) -> str:
-    """float16 where anything is quantised, else the type of most weights. Norms do not count: GGUF has them in
-    float32 always, and beside half precision they would raise all arithmetic on a GPU to float32."""
+def sizes(config: dict[str, Any]) -> dict[str, int]:
+    """The sizes that the families' tables name."""
+    heads, kv_heads, head = config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]
+    return {
+        "vocab": config["vocab_size"],
+        "hidden": config["hidden_size"],
+        "wide": config["intermediate_size"],
+        "gate_up": 2 * config["intermediate_size"],
+        "head": head,
+        "queries": heads * head,
+        "keys": kv_heads * head,
+        "queries_keys_values": (heads + 2 * kv_heads) * head,
+    }
+
+
+def _dtype(tensors: list[PlannedTensor], half: str) -> str:
+    """The family's half precision where anything is quantised, else the type of most weights. Norms do not count: GGUF
+    has them in float32 always, and beside half precision they would raise all arithmetic on a GPU to float32."""
     weights: Counter[str] = Counter()
     for matrix in (tensor.source for tensor in tensors if len(tensor.source.shape) > 1):
         if matrix.type.kept_bits is not None:
-            return "float16"
+            return half
         weights[_DTYPES[matrix.type.name]] += math.prod(matrix.shape)
-    return weights.most_common(1)[0][0]
+    dtype = weights.most_common(1)[0][0]
+    return half if dtype == "float16" else dtype
 
 
-def _wanted(config: dict[str, Any], layers: int) -> Iterator[tuple[str, _Place]]:
-    """GGUF's names of this model's tensors; for each MLX's name of its layer, its shape, the interleaved heads."""
-    hidden, vocab = config["hidden_size"], config["vocab_size"]
-    yield "token_embd.weight", ("model.embed_tokens", (vocab, hidden), 0)
-    yield "output_norm.weight", ("model.norm", (hidden,), 0)
-    if not config["tie_word_embeddings"]:
-        yield "output.weight", ("lm_head", (vocab, hidden), 0)
+def _wanted(family: Family, config: dict[str, Any], layers: int) -> Iterator[tuple[str, tuple[str, Place]]]:
+    """GGUF's names of this model's tensors; for each MLX's name and its row of the table."""
+    whole = (EMBEDDING, OUTPUT_NORM) if config["tie_word_embeddings"] else (EMBEDDING, OUTPUT_NORM, OUTPUT)
+    yield from ((place.gguf, (place.mlx, place)) for place in whole)
+    places = [place for place in family.places if not place.where or config[place.where]]
     for block in range(layers):
-        ours = f"model.layers.{block}"
-        yield f"blk.{block}.attn_norm.weight", (f"{ours}.input_layernorm", (hidden,), 0)
-        yield f"blk.{block}.ffn_norm.weight", (f"{ours}.post_attention_layernorm", (hidden,), 0)
-        for name, layer, outputs, inputs, heads in _products(config):
-            yield f"blk.{block}.{name}.weight", (f"{ours}.{layer}", (outputs, inputs), heads)
-            if config["attention_bias"] and layer.startswith("self_attn"):
-                yield f"blk.{block}.{name}.bias", (f"{ours}.{layer}", (outputs,), heads)
-
-
-def _products(config: dict[str, Any]) -> Iterator[tuple[str, str, int, int, int]]:
-    """A layer's matrices: GGUF's name, MLX's, outputs, inputs, and interleaved heads."""
-    hidden, wide, size = config["hidden_size"], config["intermediate_size"], config["head_dim"]
-    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
-    yield "attn_q", "self_attn.q_proj", heads * size, hidden, heads
-    yield "attn_k", "self_attn.k_proj", kv_heads * size, hidden, kv_heads
-    yield "attn_v", "self_attn.v_proj", kv_heads * size, hidden, 0
-    yield "attn_output", "self_attn.o_proj", hidden, heads * size, 0
-    yield "ffn_gate", "mlp.gate_proj", wide, hidden, 0
-    yield "ffn_up", "mlp.up_proj", wide, hidden, 0
-    yield "ffn_down", "mlp.down_proj", hidden, wide, 0
+        for place in places:
+            yield f"blk.{block}.{place.gguf}", (f"model.layers.{block}.{place.mlx}", place)

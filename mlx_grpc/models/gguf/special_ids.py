@@ -17,7 +17,7 @@ _ENDS = frozenset(
         "<|im_end|>",  # ChatML: Qwen, SmolLM, Yi, Hermes
         "<|eot_id|>", "<|eom_id|>", "<|eot|>",  # Llama: end of turn, end of message (a tool is to answer next)
         "<end_of_turn>",  # Gemma
-        "<|end|>",  # Phi. In Harmony a turn goes on after it, but Harmony's models are not of the Llama family.
+        "<|end|>",  # Phi. In Harmony a turn goes on after it, but Harmony's models cannot be imported.
         "<|end_of_turn|>",  # OpenChat, Starling
         "<|endofturn|>", "[|endofturn|]",  # HyperCLOVA X, EXAONE
         "<|END_OF_TURN_TOKEN|>",  # Command R

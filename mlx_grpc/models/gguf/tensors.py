@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlx_grpc.models.gguf.blocks import Bytes, Floats, groups_of
+from mlx_grpc.models.gguf.blocks import Bytes, groups_of
 from mlx_grpc.models.gguf.layout import PlannedTensor, WeightPlan
 from mlx_grpc.models.gguf.weights_file import WeightsFile
 from mlx_grpc.models.sources import ModelSourceError
@@ -71,20 +71,25 @@ def _converted(tensor: PlannedTensor, dtype: str, gguf: Path) -> Iterator[tuple[
     for first in range(0, rows, step):
         some = file_rows[order[first : first + step]]
         if source.type.kept_bits is None:
-            yield tensor.kind, _finite(_numbers(some, source.type.name, dtype), tensor, gguf)
+            yield tensor.kind, _finite(_in_type(_numbers(some, source.type.name, tensor.plus), dtype), tensor, gguf)
             continue
         groups = groups_of(source.type, some)
         yield tensor.kind, packed(groups.codes.reshape(len(some), columns), source.type.kept_bits)
-        yield "scales", _finite(groups.scales, tensor, gguf)
-        yield "biases", _finite(groups.biases, tensor, gguf)
+        yield "scales", _finite(_in_type(groups.scales, dtype), tensor, gguf)
+        yield "biases", _finite(_in_type(groups.biases, dtype), tensor, gguf)
 
 
-def _numbers(rows: Bytes, type_name: str, dtype: str) -> NDArray[Any]:
-    """Unquantised rows in another type. numpy has no bfloat16: that is a float32's upper half, rounded to even."""
+def _numbers(rows: Bytes, type_name: str, plus: float) -> NDArray[Any]:
+    """Unquantised rows, without what llama.cpp has added to them."""
     if type_name == "BF16":
-        numbers: Floats = (rows.view("<u2").astype("<u4") << 16).view("<f4")
+        numbers: NDArray[Any] = (rows.view("<u2").astype("<u4") << 16).view("<f4")
     else:
         numbers = rows.view({"F32": "<f4", "F16": "<f2"}[type_name])
+    return numbers.astype("<f4") - np.float32(plus) if plus else numbers
+
+
+def _in_type(numbers: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """Numbers in another type. numpy has no bfloat16: that is a float32's upper half, rounded to even."""
     if dtype != "bfloat16":
         return numbers.astype(dtype)
     bits = np.where(np.isfinite(numbers), numbers.astype("<f4").view("<u4"), np.uint32(0x7F800000))

@@ -8,32 +8,42 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlx_grpc.models.gguf.families import family_of
 from mlx_grpc.models.gguf.header import GgufHeader
-from mlx_grpc.models.gguf.merges import check_tokens, derived_merges
-from mlx_grpc.models.gguf.pretokenizer import NFC, pre_tokenizer
+from mlx_grpc.models.gguf.merges import check_tokens
+from mlx_grpc.models.gguf.pretokenizer import NFC, PreTokenizer, known_names, pre_tokenizer
+from mlx_grpc.models.gguf.sentence_piece import sentence_piece, with_space_pieces
 from mlx_grpc.models.gguf.special_ids import CONTROL, USER_DEFINED, special_ids
 from mlx_grpc.models.sources import ModelSourceError
 
 _NORMAL, _UNKNOWN = 1, 2
-_SPACE = "\u2581"
+# Where a family's marks swallow the white space after them, these do not. The file has nothing about it: llama.cpp goes
+# by the model's name.
+_LEAVE_SPACE = frozenset({"<unk>", "<s>", "<|endoftext|>"})
 Json = dict[str, Any]
 
 
 def tokenizer_json(header: GgufHeader) -> Json:
     """The tokenizer. Raises ModelSourceError for an unknown kind: a wrong split would be silent nonsense."""
     kind = header.require("tokenizer.ggml.model")
-    makers = {"gpt2": _byte_level, "llama": _sentence_piece}
-    if kind not in makers:
+    if kind not in ("gpt2", "llama"):
         raise ModelSourceError(f"{header.path}: tokenizer {kind!r} cannot be imported; use an MLX version instead")
     tokens: list[str] = header.require("tokenizer.ggml.tokens")
     check_tokens(header.path, tokens)
-    parts = makers[kind](header, {token: index for index, token in enumerate(tokens)})
+    types = _token_types(header, len(tokens))
+    is_byte_level, family = kind == "gpt2", family_of(header)
+    if family.spaces_are_pieces and not is_byte_level:
+        tokens = with_space_pieces(tokens, types)
+    vocab = {token: index for index, token in enumerate(tokens)}
+    parts = _byte_level(header, vocab) if is_byte_level else sentence_piece(header, vocab, types)
+    takes_space = family.marks_take_space and not is_byte_level
+    begins = _splitter(header).begins if is_byte_level else True
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": _added_tokens(tokens, _token_types(header, len(tokens))),
-        "post_processor": _post_processor(header, tokens, byte_level=kind == "gpt2"),
+        "added_tokens": _added_tokens(tokens, types, takes_space=takes_space),
+        "post_processor": _post_processor(header, tokens, begins=begins),
         **parts,
     }
 
@@ -56,10 +66,7 @@ def tokenizer_config(header: GgufHeader, context_length: int) -> Json:
 
 
 def _byte_level(header: GgufHeader, vocab: dict[str, int]) -> Json:
-    name = header.metadata.get("tokenizer.ggml.pre", "default")
-    splitter = pre_tokenizer(name)
-    if splitter is None:
-        raise ModelSourceError(f"{header.path}: pre-tokenizer {name!r} cannot be imported; use an MLX version instead")
+    splitter = _splitter(header)
     model = {
         "type": "BPE",
         "dropout": None,
@@ -79,35 +86,16 @@ def _byte_level(header: GgufHeader, vocab: dict[str, int]) -> Json:
     }
 
 
-def _sentence_piece(header: GgufHeader, vocab: dict[str, int]) -> Json:
-    scores: list[float] = header.require("tokenizer.ggml.scores")
-    unknown = header.metadata.get("tokenizer.ggml.unknown_token_id", 0)
-    add_space = header.metadata.get("tokenizer.ggml.add_space_prefix", True)
-    prepend = [{"type": "Prepend", "prepend": _SPACE}] if add_space else []
-    strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if add_space else []
-    replace_back = {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}
-    model = {
-        "type": "BPE",
-        "dropout": None,
-        "unk_token": next((token for token, index in vocab.items() if index == unknown), None),
-        "fuse_unk": True,
-        "byte_fallback": True,
-        "ignore_merges": False,
-        "vocab": vocab,
-        "merges": derived_merges(header.path, vocab, scores),
-    }
-    return {
-        "normalizer": {
-            "type": "Sequence",
-            "normalizers": [*prepend, {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}],
-        },
-        "pre_tokenizer": None,
-        "model": model,
-        "decoder": {
-            "type": "Sequence",
-            "decoders": [replace_back, {"type": "ByteFallback"}, {"type": "Fuse"}, *strip],
-        },
-    }
+def _splitter(header: GgufHeader) -> PreTokenizer:
+    """The file must name it: older files do not, and what llama.cpp guesses for these is worse text."""
+    name = header.require("tokenizer.ggml.pre")
+    splitter = pre_tokenizer(name)
+    if splitter is None:
+        raise ModelSourceError(
+            f"{header.path}: pre-tokenizer {str(name)[:100]!r} cannot be imported, only {known_names()}; use an MLX "
+            "version instead"
+        )
+    return splitter
 
 
 def _token_types(header: GgufHeader, count: int) -> list[int]:
@@ -117,21 +105,25 @@ def _token_types(header: GgufHeader, count: int) -> list[int]:
     return types
 
 
-def _added_tokens(tokens: list[str], types: list[int]) -> list[Json]:
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+def _added_tokens(tokens: list[str], types: list[int], *, takes_space: bool) -> list[Json]:
+    flags = {"single_word": False, "lstrip": False, "normalized": False}
     return [
-        {"id": index, "content": token, "special": types[index] != USER_DEFINED, **flags}
+        {
+            "id": index,
+            "content": token,
+            "special": types[index] != USER_DEFINED,
+            "rstrip": takes_space and token not in _LEAVE_SPACE,
+            **flags,
+        }
         for index, token in enumerate(tokens)
         if types[index] in (_UNKNOWN, CONTROL, USER_DEFINED)
     ]
 
 
-def _post_processor(header: GgufHeader, tokens: list[str], *, byte_level: bool) -> Json | None:
+def _post_processor(header: GgufHeader, tokens: list[str], *, begins: bool) -> Json | None:
     """Puts the begin token first where the file wants it, or where llama.cpp does and the file is silent."""
-    name = header.metadata.get("tokenizer.ggml.pre", "default")
-    wanted = header.metadata.get("tokenizer.ggml.add_bos_token", not byte_level or name == "llama-bpe")
     bos = special_ids(header).get("bos_token_id")
-    if not wanted or bos is None:
+    if bos is None or not header.metadata.get("tokenizer.ggml.add_bos_token", begins):
         return None
     begin = {"SpecialToken": {"id": tokens[bos], "type_id": 0}}
     first, second = ({"Sequence": {"id": side, "type_id": 0}} for side in "AB")

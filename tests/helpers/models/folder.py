@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.utils import _get_classes
 
 from tests.helpers.llama import EOS, make_tokenizer, write_tokenizer
-from tests.helpers.models.base import CONTEXT_LENGTH
+from tests.helpers.models.base import CONTEXT_LENGTH, Config
 from tests.helpers.models.catalog import MODELS
 
 WEIGHTS_SEED = 7
@@ -23,9 +23,14 @@ has one right answer, whatever the rounding."""
 def write_model(name: str, folder: Path) -> Path:
     """Write the model of that name (`catalog.MODELS`) into `folder`, and return that. Weights are float32 and the same
     every time."""
+    return write_folder(MODELS[name], folder)
+
+
+def write_folder(config: Config, folder: Path) -> Path:
+    """The same of any config.json."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = make_tokenizer()
-    settings = {**MODELS[name], "eos_token_id": tokenizer.token_to_id(EOS)}
+    settings = {**config, "eos_token_id": tokenizer.token_to_id(EOS)}
     mx.save_safetensors(str(folder / "model.safetensors"), _weights(json.dumps(settings)), {"format": "mlx"})
     (folder / "config.json").write_text(json.dumps(settings))
     greedy = {"do_sample": False, "eos_token_id": settings["eos_token_id"]}
