@@ -67,10 +67,10 @@ async def test_a_connection_has_half_of_the_places() -> None:
 
 @in_loop
 async def test_connections_are_served_in_turn() -> None:
-    """One that has a thousand calls waiting does not stand before another's first."""
+    """One that has hundreds of calls waiting does not stand before another's first."""
     found = Turns(2, Clock())
     held = [taken(found, "x"), taken(found, "y")]
-    many = await waiting(found, "a", 1000)
+    many = await waiting(found, "a", turns.MAX_WAITING - 1)
     few = await waiting(found, "b")
     assert await entered(many) == 0
     held[0].close()
