@@ -76,8 +76,8 @@ async def _serve(config: Config) -> int:
     try:
         await server.start()
         if await _unless(server.stop_asked, server.ready()) is not None:
+            keep_for_good()  # before clients know of the server: what belongs to a call must not be kept
             ready = _announce(server)
-            keep_for_good()
             await server.stop_asked.wait()
         log.info("draining for at most %g s; a second signal ends it now", config.drain_seconds)
         served_all = await _unless(now_asked, server.drain()) or False
