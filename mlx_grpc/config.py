@@ -73,7 +73,7 @@ class Config(BaseSettings):
     ageing_seconds: Seconds = 10.0
     max_request_bytes: Annotated[int, Field(ge=4096, le=1 << 30)] = 4 * 1024 * 1024
     max_intake_bytes: Annotated[Bytes, Field(ge=4096)] | None = None
-    """What all clients together may have sent and not yet got answered: 48 MiB when not given, and never less than two
+    """What all clients together may have sent and not yet got answered: 40 MiB when not given, and never less than two
     messages. One connection may have 16 MiB of it, or one message where that is more."""
     default_max_tokens: Tokens = 512
     drain_seconds: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 30.0

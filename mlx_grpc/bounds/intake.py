@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable
 
 from mlx_grpc.errors import IntakeFull
 
-LEAST_TOTAL_BYTES = 48 * 1024 * 1024
+LEAST_TOTAL_BYTES = 40 * 1024 * 1024
 LEAST_CONNECTION_BYTES = 16 * 1024 * 1024
 RETRY_SECONDS = 1.0
 """Messages arrive, or are cut off, well within this time."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 Params = ParamSpec("Params")
@@ -21,6 +21,7 @@ SLICE_SECONDS = 0.01
 READ_BYTES = 8 * 1024
 """What one read of a socket takes at most; bounds the work that one read can make, and what lies unread."""
 _KEY = "turns"
+_ENDED = object()
 
 
 class Turns:
@@ -60,6 +61,11 @@ class Turns:
 
         self.do(do)
         return outcome.result() if outcome.done() else await outcome
+
+    async def run_each(self, steps: Iterator[object]) -> None:
+        """All steps of the iteration, each a piece of work. Raises what a step raises."""
+        while await self.run(next, steps, _ENDED) is not _ENDED:
+            pass
 
     def charge(self, seconds: float) -> None:
         """So much more is used up, by what follows from work that was done."""

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from mlx_grpc import testing
+from mlx_grpc.bounds.intake import LEAST_TOTAL_BYTES
 from mlx_grpc.http import arrival, runner
 from mlx_grpc.testing import Script
 from tests.helpers.auth import http_call
@@ -20,7 +21,6 @@ from tests.hostile.helpers.http import (
     CHAT,
     MIB,
     MOST_MIB,
-    Witness,
     closed_within,
     connections,
     gap_bound_seconds,
@@ -29,6 +29,7 @@ from tests.hostile.helpers.http import (
     post,
     send_all,
     victim,
+    watched,
 )
 
 BODY_BYTES = 4 * MIB
@@ -49,12 +50,12 @@ def test_bodies_without_their_last_byte_have_a_bound(full_size: bool, tmp_path: 
     unfinished = head(CHAT, length=BODY_BYTES) + body_of(BODY_BYTES)[:-1]
     with victim(tmp_path, script=LARGE) as server:
         idle = server.look()
-        with Witness(server) as witness, connections(server, count) as held:
+        with watched(server) as witness, connections(server, count) as held:
             in_threads(*[lambda one=one: send_all(one, unfinished) for one in held])
             assert post(server, body_of(1000))[0] == 200
-            answers = _answers(held, count - 48 * MIB // BODY_BYTES)
+            answers = _answers(held, count - LEAST_TOTAL_BYTES // BODY_BYTES)
             during = server.look()
-        assert during.held_bytes <= 48 * MIB
+        assert during.held_bytes <= LEAST_TOTAL_BYTES
         assert during.peak_mib - idle.memory_mib <= MOST_MIB
         assert all(one.startswith(b"HTTP/1.1 429") and b"retry-after" in one.lower() for one in answers), answers
         assert witness.longest_seconds <= (WITNESS_SECONDS if full_size else LOADED_WITNESS_SECONDS), witness.failed
@@ -134,7 +135,7 @@ def test_chunks_of_one_byte_are_refused(full_size: bool, tmp_path: Path) -> None
     count = 50 if full_size else 8
     attack = head(CHAT, transfer_encoding="chunked") + b"1\r\n \r\n" * (MIB if full_size else MIB // 8)
     with victim(tmp_path) as server:
-        with Witness(server) as witness, connections(server, count) as held:
+        with watched(server) as witness, connections(server, count) as held:
             in_threads(*[lambda one=one: send_all(one, attack) for one in held])
             during = server.look()
             assert _answers(held, count)[0].startswith(b"HTTP/1.1 400")

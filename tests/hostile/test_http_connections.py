@@ -17,7 +17,6 @@ from mlx_grpc.testing import LocalServer
 from tests.hostile.helpers.http import (
     CHAT,
     MOST_MIB,
-    Witness,
     closed_within,
     connections,
     gap_bound_seconds,
@@ -25,6 +24,7 @@ from tests.hostile.helpers.http import (
     in_threads,
     send_all,
     victim,
+    watched,
 )
 
 GET = b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n"
@@ -133,14 +133,14 @@ def test_a_client_that_takes_no_answers_is_cut_off(tmp_path: Path) -> None:
 def test_thousands_of_requests_at_once_on_one_connection(full_size: bool, tmp_path: Path) -> None:
     """They are answered one after another, and others go between."""
     count = 20_000 if full_size else 2_000
-    with victim(tmp_path) as server, Witness(server) as witness:
+    with victim(tmp_path) as server, watched(server) as witness:
         with server.connect() as connection:
             sender = [lambda: send_all(connection, GET * count)]
             reader = [lambda: _read_answers(connection, count)]
             in_threads(*sender, *reader)
         during = server.look()
         assert during.gap_seconds <= gap_bound_seconds(full_size)
-        assert not witness.failed
+    assert not witness.failed
 
 
 def _read_answers(connection: socket.socket, count: int) -> None:

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlx_grpc.http.openai.bodies import MAX_MESSAGES
 from mlx_grpc.http.openai.errors import ApiError
-from mlx_grpc.http.openai.structure import MAX_CONTAINERS, MAX_STRINGS, MAX_VALUES, check_structure
-from tests.hostile.helpers.http import CHAT, COMPLETIONS, MIB, Witness, gap_bound_seconds, in_threads, post, victim
+from mlx_grpc.http.openai.structure import MAX_CONTAINERS, MAX_STRINGS, MAX_VALUES, Values, check_structure, pieces
+from tests.hostile.helpers.http import CHAT, COMPLETIONS, MIB, gap_bound_seconds, in_threads, post, victim, watched
 
 SIZE = 4 * MIB - 200
 
@@ -91,7 +93,7 @@ def test_the_admin_port_takes_small_bodies_alone(server, path: str) -> None:  # 
 def test_the_pace_of_others(tmp_path: Path, full_size: bool) -> None:
     """All shapes at once, and again: health is answered in time."""
     rounds = 4 if full_size else 1
-    with victim(tmp_path, script={"context_length": 100_000}) as running, Witness(running) as witness:
+    with victim(tmp_path, script={"context_length": 100_000}) as running, watched(running) as witness:
         for _ in range(rounds):
             in_threads(*[lambda path=path, body=body: post(running, body, path) for path, body in SHAPES.values()])
         look = running.look()
@@ -107,9 +109,12 @@ def test_all_that_may_be_sent_passes() -> None:
     """The most messages, with a part and all their fields each, and a text full of what is counted outside of texts."""
     part = {"type": "text", "text": '[[{,"\\"\\\\' * 20}
     turn = {"role": "user", "content": [part], "tool_call_id": "x", "name": None}
-    check_structure(json.dumps({"messages": [turn] * MAX_MESSAGES}).encode())
-    check_structure(json.dumps({"messages": [{"role": "user", "content": '[{,"\\' * 500_000}]}).encode())
-    check_structure(json.dumps({"prompt": list(range(MAX_VALUES - 1))}).encode())
+    for body in (
+        {"messages": [turn] * MAX_MESSAGES},
+        {"messages": [{"role": "user", "content": '[{,"\\' * 500_000}]},
+        {"prompt": list(range(MAX_VALUES - 1))},
+    ):
+        list(check_structure(json.dumps(body).encode()))
 
 
 @pytest.mark.parametrize(
@@ -127,5 +132,31 @@ def test_all_that_may_be_sent_passes() -> None:
 def test_one_too_many_is_found(body: bytes) -> None:
     """Also behind escapes that look like ends of texts."""
     with pytest.raises(ApiError) as caught:
-        check_structure(body)
+        list(check_structure(body))
     assert (caught.value.status, caught.value.code) == (400, "too_many_values")
+
+
+@given(
+    st.recursive(
+        st.text('[]{},"\\a') | st.integers(), lambda item: st.lists(item) | st.dictionaries(st.text('[",\\'), item)
+    )
+)
+def test_pieces_are_counted_as_the_whole(value: object) -> None:
+    """Wherever they are cut, and whatever looks like the end of a text."""
+    text = json.dumps(value)
+    values = Values()
+    for piece in pieces(text.encode(), piece_bytes=3):
+        values.count(piece)
+    assert (values.containers, values.commas, values.quotes) == _reference(value)
+
+
+def _reference(value: object) -> tuple[int, int, int]:
+    """Lists and objects, commas outside of texts, and quotes of the JSON text of a value."""
+    if isinstance(value, str):
+        return 0, 0, 2
+    if not isinstance(value, list | dict):
+        return 0, 0, 0
+    inner = [_reference(item) for item in (value.values() if isinstance(value, dict) else value)]
+    quotes = 2 * len(value) if isinstance(value, dict) else 0
+    containers, commas, texts = (sum(column) for column in zip(*inner, strict=True)) if inner else (0, 0, 0)
+    return containers + 1, commas + max(0, len(value) - 1), texts + quotes

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from mlx_grpc import testing
+from mlx_grpc.bounds.intake import LEAST_TOTAL_BYTES
 from mlx_grpc.http import arrival, runner
 from mlx_grpc.http.openai.structure import MAX_CONTAINERS
 from mlx_grpc.http.websocket.questions import MAX_WAITING_QUESTIONS
@@ -25,13 +26,13 @@ from tests.hostile.helpers.http import (
     MIB,
     MOST_MIB,
     Victim,
-    Witness,
     closed_within,
     gap_bound_seconds,
     head,
     in_threads,
     send_all,
     victim,
+    watched,
 )
 from tests.hostile.helpers.websocket import (
     BINARY,
@@ -68,7 +69,7 @@ def test_waiting_questions_have_a_bound(full_size: bool, tmp_path: Path) -> None
     asked = question(1000) + question(4 * MIB - 100) * questions
     with victim(tmp_path, script=SLOW, max_queue_tokens=100_000_000) as server:
         idle = server.look()
-        with Witness(server) as witness, ExitStack() as stack:
+        with watched(server) as witness, ExitStack() as stack:
             pairs = [stack.enter_context(talking(server)) for _ in range(sockets)]
             in_threads(*[lambda one=one: send_all(one, asked) for one, _ in pairs])
             during = server.look()
@@ -76,7 +77,7 @@ def test_waiting_questions_have_a_bound(full_size: bool, tmp_path: Path) -> None
             in_threads(*[lambda pair=pair: errors.append(_first_error(*pair)) for pair in pairs])
         assert {error["code"] for error in errors} <= {"intake_full", "context_length_exceeded", "queue_full"}
         assert any(error["code"] == "intake_full" and error["retry_after"] > 0 for error in errors)
-        assert during.held_bytes <= 48 * MIB
+        assert during.held_bytes <= LEAST_TOTAL_BYTES
         assert during.peak_mib - idle.memory_mib <= MOST_MIB, (idle, during)
         assert witness.longest_seconds <= (0.3 if full_size else 5.0)
         after = server.until_at_most(idle.memory_mib * 1.1)
@@ -211,7 +212,7 @@ def test_unfinished_messages_have_a_bound(full_size: bool, tmp_path: Path) -> No
             pairs = [stack.enter_context(talking(server)) for _ in range(count)]
             in_threads(*[lambda one=one: send_all(one, unfinished) for one, _ in pairs])
             during = server.look()
-            assert during.held_bytes <= 48 * MIB
+            assert during.held_bytes <= LEAST_TOTAL_BYTES
             codes = _close_codes(pairs, count - 12)
         assert codes.count(TRY_AGAIN) == len(codes), codes
         assert during.peak_mib - idle.memory_mib <= MOST_MIB
@@ -239,7 +240,7 @@ def test_tiny_messages_leave_the_loop_to_others(full_size: bool, tmp_path: Path,
     """Hundreds to a read, on some sockets at once."""
     flood = frame(message) * ((MIB // 16 if full_size else MIB // 256) // (len(message) + 6))
     with victim(tmp_path) as server:
-        with Witness(server) as witness, ExitStack() as stack:
+        with watched(server) as witness, ExitStack() as stack:
             pairs = [stack.enter_context(talking(server)) for _ in range(8)]
             in_threads(*[lambda one=one: _flood(one, flood) for one, _ in pairs])
             look = server.look()

@@ -61,8 +61,8 @@ class Completions:
         await _unless_gone(receive, self._serve(call, client_of(scope), send))
 
     async def _read(self, raw: bytearray, headers: Headers, turns: Turns) -> Call:
-        """In two pieces of work, neither of which holds the event loop for long."""
-        await turns.run(check_structure, raw)
+        """In pieces of work none of which holds the event loop for long."""
+        await turns.run_each(check_structure(raw))
         return await turns.run(self._read_call, raw, headers)
 
     async def _serve(self, call: Call, client: str, send: Send) -> None:

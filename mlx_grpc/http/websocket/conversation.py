@@ -147,7 +147,7 @@ class _Conversation:
                 raise ApiError(400, "messages are text, not bytes", code="invalid_type")
             self._turns.charge(MESSAGE_SECONDS)
             if len(text) > SMALL_CHARACTERS:
-                await self._turns.run(lambda: check_structure(text.encode()))
+                await self._turns.run_each(check_structure(text.encode()))
             return await self._turns.run(messages.parse, text)
         finally:
             if holding:

@@ -1,5 +1,5 @@
-"""For hostile tests over HTTP: a server in a process of its own that tells how it is, a client that watches its pace,
-and attackers that keep to no rule.
+"""For hostile tests over HTTP: a server in a process of its own that tells how it is, and attackers that keep to no
+rule.
 
 `python -m tests.hostile.helpers.http SETTINGS` is that server: its addresses are the first line that it prints, and
 each line on its standard input is answered with one that says how it has been since the one before.
@@ -26,6 +26,7 @@ from mlx_grpc import testing
 from mlx_grpc.bounds.garbage import keep_for_good
 from mlx_grpc.engine.scripted.script import Script
 from mlx_grpc.observe.logs import set_up_logging
+from tests.hostile.helpers.witness import Witness
 
 ROOT = Path(__file__).resolve().parents[3]
 PATIENCE_SECONDS = 60.0
@@ -130,39 +131,9 @@ def victim(folder: Path, **settings: Any) -> Iterator[Victim]:
         found.close()
 
 
-class Witness:
-    """Another client: asks for the server's health all the time, and notes the longest wait for an answer."""
-
-    def __init__(self, victim: Victim) -> None:
-        self._address = victim.addresses["admin"]
-        self._ended = threading.Event()
-        self.longest_seconds = 0.0
-        self.asked = 0
-        self.failed: list[str] = []
-        self._thread = threading.Thread(target=self._ask, name="witness")
-
-    def _ask(self) -> None:
-        while not self._ended.wait(0.02):
-            began = time.monotonic()
-            connection = http.client.HTTPConnection(*self._address, timeout=PATIENCE_SECONDS)
-            try:
-                connection.request("GET", "/healthz")
-                if (status := connection.getresponse().status) != 200:
-                    self.failed.append(str(status))
-            except OSError as error:
-                self.failed.append(repr(error))
-            finally:
-                connection.close()
-            self.asked += 1
-            self.longest_seconds = max(self.longest_seconds, time.monotonic() - began)
-
-    def __enter__(self) -> Witness:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
+def watched(victim: Victim) -> Witness:
+    """Another client, that asks for the server's health all the time."""
+    return Witness(victim.addresses["admin"])
 
 
 def head(path: str, *, length: int | None = None, method: str = "POST", **headers: str) -> bytes:

@@ -2,7 +2,9 @@
 
 A template is a program that somebody else wrote. It gets a process of its own, with limits of time, memory and size;
 where it passes one, the process ends, the chat that it rendered is refused, and the next has another process. Each
-thread that renders has a process for itself meanwhile, so that no other chat is lost with it.
+thread that renders has a process for itself meanwhile, so that no other chat is lost with it. Chats with template
+arguments, which may lead a template where it takes long, have processes of their own: they do not take the one that is
+ready for others, who would wait until another has started.
 """
 
 from __future__ import annotations
@@ -33,8 +35,9 @@ class ChildTemplate:
 
     def __init__(self, source: str, special_tokens: Mapping[str, str], limits: Limits | None = None) -> None:
         first = Message({"special_tokens": dict(special_tokens), "traits": None}, [source])
-        self._processes = processes = _Processes(first, limits or Limits())
-        self._finalizer = weakref.finalize(self, processes.close)
+        self._plain = processes = _Processes(first, limits or Limits(), keeps_one=True)
+        self._argued = argued = _Processes(first, limits or Limits(), keeps_one=False)
+        self._finalizer = weakref.finalize(self, _close, processes, argued)
         if sum(map(len, (source, *special_tokens.values()))) > MAX_TEMPLATE_CHARS:
             self.traits, self.fault = UNKNOWN, f"it has more than {MAX_TEMPLATE_CHARS} characters"
         else:
@@ -45,7 +48,7 @@ class ChildTemplate:
     @property
     def pids(self) -> list[int]:
         """The processes that it has now."""
-        return self._processes.pids
+        return self._plain.pids + self._argued.pids
 
     def close(self) -> None:
         """End its processes; chats that are being rendered are refused, and all later ones."""
@@ -57,11 +60,12 @@ class ChildTemplate:
         """See `Template`. Raises Draining when it is closed meanwhile, QueueFull where no process can be had."""
         fields = {"roles": [role for role, _ in turns], "continued": continued}
         request = Message(fields, [args_json, *(content for _, content in turns)])
+        processes = self._argued if args_json else self._plain
         try:
             try:
-                return self._ask(request, has_left)
+                return _ask(processes, request, has_left)
             except Lost:  # from outside, most likely: this chat has not been tried to its end
-                return self._ask(request, has_left)
+                return _ask(processes, request, has_left)
         except Stopped as error:
             return Written(stopped=str(error))
         except Lost as error:
@@ -72,20 +76,25 @@ class ChildTemplate:
             why = error.strerror or type(error).__name__
             raise QueueFull(f"no process can be had to render the chat: {why}", retry_after_seconds=1.0) from error
 
-    def _ask(self, request: Message, has_left: Callable[[], bool]) -> Written:
-        processes = self._processes
-        process = processes.take()
-        try:
-            answer = process.ask(request, has_left)
-            written = _written(answer)
-        except BaseException:
-            processes.discard(process)
-            raise
-        if answer.fields.get("worn"):
-            processes.discard(process)
-        else:
-            processes.give_back(process)
-        return written
+
+def _close(*pools: _Processes) -> None:
+    for processes in pools:
+        processes.close()
+
+
+def _ask(processes: _Processes, request: Message, has_left: Callable[[], bool]) -> Written:
+    process = processes.take()
+    try:
+        answer = process.ask(request, has_left)
+        written = _written(answer)
+    except BaseException:
+        processes.discard(process)
+        raise
+    if answer.fields.get("worn"):
+        processes.discard(process)
+    else:
+        processes.give_back(process)
+    return written
 
 
 def _written(answer: Message) -> Written:
@@ -113,9 +122,11 @@ def _tried(process: TemplateProcess) -> tuple[TemplateTraits, str]:
 
 
 class _Processes:
-    """The processes of one template. Idle ones are taken again, the last used first."""
+    """Processes of one template. Idle ones are taken again, the last used first. `keeps_one`: another is started as
+    soon as the last has ended."""
 
-    def __init__(self, first: Message, limits: Limits) -> None:
+    def __init__(self, first: Message, limits: Limits, *, keeps_one: bool) -> None:
+        self._keeps_one = keeps_one
         self._first = first
         self._limits = limits
         self._lock = threading.Lock()
@@ -162,11 +173,11 @@ class _Processes:
             one.close()
 
     def discard(self, process: TemplateProcess) -> None:
-        """It is not used again; where it was the last, another begins to start."""
+        """It is not used again; where it was the last that is to be kept, another begins to start."""
         process.close()
         with self._lock:
             self._all.discard(process)
-            alone = not self._all and not self._closed
+            alone = self._keeps_one and not self._all and not self._closed
         if alone:
             with contextlib.suppress(OSError, Draining):
                 self.give_back(self._started())
