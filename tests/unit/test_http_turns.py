@@ -57,6 +57,26 @@ def test_much_work_leaves_the_loop_to_others() -> None:
     asyncio.run(main())
 
 
+def test_long_work_begins_a_slice() -> None:
+    """Whether others were done before it in the same slice, or wait with it."""
+
+    async def main() -> None:
+        turns = Turns()
+        ends: dict[str, int] = {}
+        turns.do(partial(work, SLICE_SECONDS / 10))
+        turns.do(lambda: ends.setdefault("first", passes), alone=True)
+        turns.do(partial(work, SLICE_SECONDS / 10))
+        turns.do(lambda: ends.setdefault("second", passes), alone=True)
+        assert not ends
+        passes = 0
+        while len(ends) < 2:
+            await asyncio.sleep(0)
+            passes += 1
+        assert ends["first"] < ends["second"]
+
+    asyncio.run(main())
+
+
 def test_what_it_raises_is_raised() -> None:
     """At once, and in its turn."""
 

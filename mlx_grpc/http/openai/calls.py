@@ -22,7 +22,7 @@ from mlx_grpc.http.openai.requests import Call, Headers, ReadCall, openai_name
 from mlx_grpc.http.openai.sizes import hold_parsed
 from mlx_grpc.http.openai.structure import check_structure
 from mlx_grpc.http.token_check import client_of
-from mlx_grpc.http.turns import Turns, turns_of
+from mlx_grpc.http.turns import LARGE_BYTES, Turns, turns_of
 from mlx_grpc.request import Completed, Delta, Event, Finished, Prefill, Queued, Started
 from mlx_grpc.service.generation.call import Generation
 from mlx_grpc.service.intake.resolved import ResolvedRequest
@@ -63,7 +63,8 @@ class Completions:
     async def _read(self, raw: bytearray, headers: Headers, turns: Turns) -> Call:
         """In pieces of work none of which holds the event loop for long."""
         await turns.run_each(check_structure(raw))
-        return await turns.run(self._read_call, raw, headers)
+        run = turns.run_alone if len(raw) > LARGE_BYTES else turns.run
+        return await run(self._read_call, raw, headers)
 
     async def _serve(self, call: Call, client: str, send: Send) -> None:
         writer = _Writer(send, self._slow_reader_seconds)

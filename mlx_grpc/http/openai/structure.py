@@ -13,7 +13,7 @@ SMALL_BYTES = 16 * 1024
 """So little cannot hold so many values that they matter."""
 MAX_CONTAINERS = 32_768
 """Objects and lists in one body, which cost a parser the most: more than the most messages and parts have together."""
-MAX_STRINGS = 131_072
+MAX_STRINGS = 65_536
 """Texts and names in one body."""
 MAX_VALUES = 262_144
 """Values in one body, of which token ids are the most: a prompt of ids can be so long. A longer one goes as text."""

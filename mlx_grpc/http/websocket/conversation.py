@@ -24,7 +24,7 @@ from mlx_grpc.http.openai.errors import ApiError, api_error, internal_error
 from mlx_grpc.http.openai.requests import read_priority
 from mlx_grpc.http.openai.structure import check_structure
 from mlx_grpc.http.token_check import client_of
-from mlx_grpc.http.turns import turns_of
+from mlx_grpc.http.turns import LARGE_BYTES, turns_of
 from mlx_grpc.http.websocket import messages as messages
 from mlx_grpc.http.websocket.messages import Cancel, Parameters, TextInput
 from mlx_grpc.http.websocket.questions import Question, Questions
@@ -148,7 +148,8 @@ class _Conversation:
             self._turns.charge(MESSAGE_SECONDS)
             if len(text) > SMALL_CHARACTERS:
                 await self._turns.run_each(check_structure(text.encode()))
-            return await self._turns.run(messages.parse, text)
+            run = self._turns.run_alone if len(text) > LARGE_BYTES else self._turns.run
+            return await run(messages.parse, text)
         finally:
             if holding:
                 holding.close()
