@@ -137,13 +137,14 @@ async def test_the_oldest_slow_message_of_the_greediest_makes_room() -> None:
 async def test_what_is_not_answered_counts() -> None:
     """Large requests hold their bytes until their answer; past the bound the next is refused with a time to retry."""
     async with serving(max_request_bytes=MESSAGE_BYTES) as (server, api):
-        holding = server.server.intake.open("somebody", lambda: None)
-        holding.grow(server.server.intake.connection_bytes)
-        others = [server.server.intake.open(str(one), lambda: None) for one in range(2)]
-        for one in others:
-            one.grow(server.server.intake.connection_bytes)
-        for one in (holding, *others):
-            one.arrived()
+        intake = server.server.intake
+        holding = intake.open("somebody", lambda: None)
+        holding.grow(intake.connection_bytes)
+        holding.arrived()
+        while left_bytes := intake.total_bytes - intake.held_bytes:
+            other = intake.open(f"another, with {left_bytes} bytes left", lambda: None)
+            other.grow(min(left_bytes, intake.connection_bytes))
+            other.arrived()
         refusal = await refused(api.answer("ping"))
         assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "INTAKE_FULL")
         assert refusal.retry_seconds

@@ -30,6 +30,9 @@ pytestmark = [
 ]
 RETURNS_WITHIN = 1.1
 LONGEST_GAP_SECONDS, GAP_ON_A_LOADED_MACHINE_SECONDS = 0.3, 3.0
+LONGEST_CHAT_SECONDS = 0.5
+"""A whole chat is rendered, tokenized, prefilled and decoded by processes that share two processors with the attack's
+own: one of 2,000 takes a third of a second."""
 
 
 def told(attack: str, seen: Seen, ends: dict[str, int], more_bytes: int) -> None:
@@ -78,7 +81,7 @@ async def test_large_chats_stop_nobody(tmp_path: Path, full_size: bool, attack: 
     another's chats go on meanwhile, as do streams and health."""
     seen, ends = await under(attack, tmp_path, full_size)
     assert ends == {"INVALID_ARGUMENT PROMPT_TOO_LONG input": CLIENTS * (20 if full_size else 2)}
-    assert seen.chat_seconds <= (LONGEST_GAP_SECONDS if full_size else GAP_ON_A_LOADED_MACHINE_SECONDS)
+    assert seen.chat_seconds <= (LONGEST_CHAT_SECONDS if full_size else GAP_ON_A_LOADED_MACHINE_SECONDS)
 
 
 @pytest.mark.parametrize("attack", ["loops", "copies"])
@@ -87,7 +90,7 @@ async def test_chats_that_pass_a_limit_are_refused_alone(tmp_path: Path, full_si
     """Those, and no others; chats that need no arguments do not wait for them."""
     seen, ends = await under(attack, tmp_path, full_size)
     assert ends == {"INVALID_ARGUMENT INVALID_FIELD chat": CLIENTS * (20 if full_size else 2)}
-    assert seen.chat_seconds <= (LONGEST_GAP_SECONDS if full_size else GAP_ON_A_LOADED_MACHINE_SECONDS)
+    assert seen.chat_seconds <= (LONGEST_CHAT_SECONDS if full_size else GAP_ON_A_LOADED_MACHINE_SECONDS)
 
 
 @proof

@@ -7,10 +7,12 @@ closed it or is gone, and is ended by the kernel when a message takes more time 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import BinaryIO
 
 from mlx_grpc.service.intake.templates import frames
@@ -22,6 +24,9 @@ from mlx_grpc.service.intake.templates.traits import plain_traits, traits_of_pla
 
 NICENESS = 1
 """The server's event loop goes first."""
+SESSION_NICENESS = Path("/proc/self/autogroup"), 5
+"""Linux on a desktop shares the processor among sessions, whatever the niceness within each. This process has a session
+of its own, which would get as much as the server's."""
 
 
 def main() -> int:
@@ -31,7 +36,7 @@ def main() -> int:
     source, answers = os.fdopen(os.dup(0), "rb"), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     os.dup2(2, 1)
-    os.nice(NICENESS)
+    _give_way()
     first = _read(source)
     if first is None:
         return 0
@@ -50,6 +55,13 @@ def main() -> int:
             answer = _answer(template, request, memory_bytes)
         _write(answers, answer)
     return 0
+
+
+def _give_way() -> None:
+    os.nice(NICENESS)
+    path, niceness = SESSION_NICENESS
+    with contextlib.suppress(OSError):  # not there, or changed by another process a moment ago
+        path.write_text(str(niceness))
 
 
 def _template(first: Message) -> ChatTemplate:
