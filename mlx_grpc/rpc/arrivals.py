@@ -35,12 +35,12 @@ End = Callable[[MlxGrpcError], Awaitable[None]]
 class Arrivals:
     """One for all calls of a server."""
 
-    def __init__(self, intake: Intake, message_bytes: int) -> None:
+    def __init__(self, intake: Intake, message_bytes: int, max_waiting: int = 0) -> None:
         self.intake = intake
         self.message_bytes = message_bytes
         # Those that are read and not slow yet come on top of the intake: a third of it.
         places = max(MIN_PLACES, min(MAX_PLACES, intake.total_bytes // message_bytes // 3))
-        self.turns = Turns(places, time.monotonic)
+        self.turns = Turns(places, time.monotonic, max_waiting)
         self.ending: set[asyncio.Task[None]] = set()
 
     async def read(self, context: Context, connection: Hashable, end: End) -> bytes | None:

@@ -66,7 +66,7 @@ def make_server(
     connections: int = MAX_CONNECTIONS,
 ) -> grpc.aio.Server:
     """A server with all services, listening nowhere yet. It takes so many connections on each address."""
-    guard = Guard(Arrivals(intake, config.max_request_bytes))
+    guard = Guard(Arrivals(intake, config.max_request_bytes, config.max_queue))
     interceptor = CallInterceptor(access, guard, MAX_HEADER_BYTES)
     server: Any = AioServer([interceptor], _options(config, connections), access)
     inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(

@@ -14,8 +14,9 @@ from functools import partial
 from mlx_grpc.errors import IntakeFull
 from mlx_grpc.rpc.refusals import Refusals
 
-MAX_WAITING, MAX_WAITING_SLOW = 512, 256
-"""Calls that wait for a place, of all other connections and of all slow ones. Each takes some 60 KiB."""
+MAX_WAITING, MAX_WAITING_SLOW = 256, 128
+"""Calls that wait for a place, of all other connections (more where the queue is longer) and of all slow ones. Each
+takes some 60 KiB, and many at once leave the interpreter with memory that it does not give back."""
 SLOW_FOR_SECONDS = 60.0
 """A connection counts as slow for so long after it was."""
 MAX_SLOW = 4096
@@ -41,10 +42,11 @@ class Turn:
 class Turns:
     """The places, and who waits for one."""
 
-    def __init__(self, places: int, clock: Callable[[], float]) -> None:
+    def __init__(self, places: int, clock: Callable[[], float], max_waiting: int = 0) -> None:
         self.share = max(1, places // 2)
         """What a connection may have at once, and all slow ones together."""
         self._clock = clock
+        self._max_waiting = {False: max(MAX_WAITING, max_waiting), True: MAX_WAITING_SLOW}
         self._refusals = Refusals()
         self._free = 2 * self.share
         self._free_for_slow = self.share
@@ -157,7 +159,7 @@ class Turns:
 
     def _make_room(self, is_slow: bool) -> None:
         """Where too many wait, the connection with the most of them loses its newest."""
-        while self._waiting[is_slow] > (MAX_WAITING_SLOW if is_slow else MAX_WAITING):
+        while self._waiting[is_slow] > self._max_waiting[is_slow]:
             most: dict[Turn, None] = max(self._queues[is_slow].values(), key=len)
             newest = next(reversed(most))
             self._forget(newest)

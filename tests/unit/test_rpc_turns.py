@@ -159,6 +159,20 @@ async def test_the_wait_is_bounded_and_keeps_nobody_out(monkeypatch: pytest.Monk
 
 
 @in_loop
+async def test_as_many_wait_as_the_queue_has_places_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where an operator has asked for a longer queue, calls that come together are not refused before it."""
+    monkeypatch.setattr(turns, "MAX_WAITING", 3)
+    found = Turns(2, Clock(), max_waiting=5)
+    held = [taken(found, "x"), taken(found, "y")]
+    many = await waiting(found, "a", 6)
+    with pytest.raises(IntakeFull):
+        await many[5]
+    assert found.waiting_count == 5
+    assert len(held) == 2
+    await dropped(many[:5])
+
+
+@in_loop
 async def test_fewer_wait_of_slow_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that is seen to be slow loses the newest of those that wait already."""
     monkeypatch.setattr(turns, "MAX_WAITING_SLOW", 1)

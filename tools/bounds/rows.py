@@ -131,8 +131,8 @@ ARRIVING = (
         ),
     ),
     Row(
-        "{} gRPC calls wait to be read, and {} of connections that send slowly, with {} of each; {} more wait to be "
-        "refused, {} of them each {}",
+        "{} gRPC calls wait to be read (`--max-queue` where that is more), and {} of connections that send slowly, "
+        "with {} of each; {} more wait to be refused, {} of them each {}",
         (
             "rpc.turns:MAX_WAITING",
             "rpc.turns:MAX_WAITING_SLOW",
