@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 AT_ONCE, EVERY_SECONDS = 8, 0.01
 """So many are refused in each interval."""
-MAX_PUT_OFF = 128
+MAX_PUT_OFF = 256
 """Where more wait to be refused, the oldest is refused now: each takes some 60 KiB."""
 
 
